@@ -1,0 +1,138 @@
+"""JSON and numbers exactly as they were written.
+
+`0.10` stays `0.10`, 2^53+1 stays 2^53+1, and half a surrogate pair (which JSON can write and UTF-8 cannot) survives.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+import msgspec
+
+MAX_DEPTH = 200
+"""How deeply a server's body may nest; the deepest honest chat completion stays under 20."""
+
+
+class Number(float):
+    """A JSON number with a point or an exponent: computes as a float, prints as it was written."""
+
+    __slots__ = ("literal",)
+    literal: str
+
+    def __new__(cls, literal: str) -> Number:
+        number = super().__new__(cls, literal)
+        number.literal = literal
+        return number
+
+    def __str__(self) -> str:
+        return self.literal
+
+    def __repr__(self) -> str:
+        return self.literal
+
+    def __format__(self, spec: str) -> str:
+        return float.__format__(self, spec) if spec else self.literal
+
+    def __reduce__(self) -> tuple[type[Number], tuple[str]]:
+        return Number, (self.literal,)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Number):
+        return msgspec.Raw(value.literal.encode())
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+
+
+_fast = msgspec.json.Decoder(float_hook=Number)
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+
+
+def loads(line: bytes) -> Any:
+    """One JSON value, numbers as `Number` where they have a point or an exponent.
+
+    Args:
+        line: UTF-8 bytes.
+
+    Raises:
+        ValueError: It is not JSON; the text says why in a few words.
+    """
+    try:
+        return _fast.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # lone surrogates are JSON but not msgspec's; the standard library knows them, and names the column
+    try:
+        return json.loads(line.decode("utf-8"), parse_float=Number, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("the same key twice")
+    return members
+
+
+def strict(body: bytes) -> dict[str, Any]:
+    """A body from another machine: one JSON object, read strictly.
+
+    Raises:
+        ValueError: Not UTF-8, not JSON, NaN or Infinity, a key twice, numbers of absurd length, nested more than `MAX_DEPTH` deep,
+            or not an object; the text says which.
+    """
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"JSON, but {'null' if value is None else 'a ' + type(value).__name__} instead of an object")
+    # Counting brackets overstates the depth by those inside strings, so only a suspicious body is measured.
+    if max(body.count(b"["), body.count(b"{")) > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            break
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+    return depth
+
+
+def dumps(value: Any) -> bytes:
+    """Compact UTF-8 JSON; `Number`s as they were written, NaN as null, ASCII escapes only where a lone surrogate needs them.
+
+    Raises:
+        ValueError: The value has no JSON form: an object of a type JSON does not know.
+    """
+    try:
+        return _encoder.encode(value)
+    except (UnicodeEncodeError, OverflowError):
+        pass  # lone surrogates and integers beyond 64 bits: the standard library writes both
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except TypeError as error:
+        raise ValueError(str(error)) from None
