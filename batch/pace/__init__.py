@@ -1,0 +1,1 @@
+"""When the next request may go: rate, window and gate, on one clock."""
