@@ -1,0 +1,105 @@
+"""A command a file; options to a `Job`, tqdm around the run. Only click is imported until a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "run": "ask every prompt of a file and write the answers beside it",
+    "export": "write the output from the journal; sends nothing",
+    "verify": "prove that every input row has its own answer, in order",
+    "repair": "save what a damaged journal holds",
+    "complete": "one signed completion, to standard output",
+    "serve": "the gateway: an endpoint of one's own that speaks the protocol",
+}
+
+
+class Lazy(click.Group):
+    """A group that imports a command when it is called, not when help is shown."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names, in the order of the street."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command's file."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f".{cmd_name}", __name__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands, from text."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the nearest one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(COMMANDS)}"))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="ails-batch", message="%(package)s %(version)s")
+def group() -> None:
+    """Ask a file of prompts: nothing lost, nothing paid twice, every row in its place.
+
+    Start with: ails-batch run prompts.csv -o answers.csv --endpoint embedded
+    """
+
+
+def command_line(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code of the contract.
+    """
+    try:
+        result: Any = group.main(arguments, prog_name="ails-batch", standalone_mode=False)
+    except click.exceptions.Exit as left:
+        return left.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has gone; Python would complain once more when it flushes on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        return _failed(error)
+    return result if isinstance(result, int) else 0
+
+
+def _failed(error: Exception) -> int:
+    from ..errors import BatchError
+
+    if os.environ.get("AILS_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    if isinstance(error, BatchError):
+        say(str(error))
+        return error.exit_code
+    if isinstance(error, OSError):
+        say(f"{error.filename or 'storage'}: {error.strerror or error}")
+        return 3
+    say(f"a bug, please report it: {type(error).__name__}: {error} (AILS_DEBUG=1 shows where)")
+    return 70
+
+
+def say(words: str) -> None:
+    """One line for the person, without anything that would steer their terminal."""
+    click.echo("ails-batch: " + "".join(" " if ch in "\r\n\t" else ch for ch in words if ch in "\r\n\t" or ch.isprintable()), err=True)

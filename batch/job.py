@@ -1,0 +1,351 @@
+"""What is to be done: `Job` and `Endpoint`, said once, checked once, by file, option or call."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from .errors import JobError
+from .exact import dumps
+from .settings import secret_file, setting
+from .signature import Credentials
+
+EMBEDDED = "embedded"
+PATHS = ("input", "output", "journal", "template_file", "schema", "errors", "metrics_file", "log_file")
+PLACEHOLDER = re.compile(r"\{(date|datetime|month|year)\}")
+
+Positive = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(min_length=1)]
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where prompts go, and which settings hold its credentials: their names, never their values.
+
+    Attributes:
+        url: Base URL, or `embedded` for the project's own gateway.
+        protocol: `ails` (signed) or `openai`.
+        name: What the endpoint is known by in a row's key; by default its URL without user, query and trailing slash.
+        api_key_env, secret_env: Names of the settings (environment or `.env`) with the credentials.
+        api_key_file, secret_file: Files of mode 0600 to read them from instead.
+        client_version: Sent as `client-v`.
+        allow_http: Whether plain `http` may go to other machines.
+    """
+
+    url: str = ""
+    protocol: Literal["ails", "openai"] | None = None
+    name: str = ""
+    api_key_env: str = ""
+    secret_env: str = "AILS_SECRET"  # noqa: S105 (the name of a setting)
+    api_key_file: str = ""
+    secret_file: str = ""
+    client_version: str = ""
+    allow_http: bool = False
+
+    @property
+    def identity(self) -> str:
+        """What the endpoint counts as when two requests are compared."""
+        if self.name:
+            return self.name
+        parts = urlsplit(self.url)
+        host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
+        return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+
+    def credentials(self) -> Credentials:
+        """The key and the secret, read now.
+
+        Raises:
+            JobError: One of them is set nowhere, or its file can be read by others.
+        """
+        key_name = self.api_key_env or ("OPENAI_API_KEY" if self.protocol == "openai" else "AILS_API_KEY")
+        key = secret_file(self.api_key_file) if self.api_key_file else setting(key_name)
+        if not key:
+            raise JobError(f"set {key_name} (environment or .env), the API key of {self.identity}, or give --api-key-file")
+        if self.protocol == "openai":
+            return Credentials(key, "")
+        secret = secret_file(self.secret_file) if self.secret_file else setting(self.secret_env)
+        if not secret:
+            raise JobError(
+                f"set {self.secret_env} (environment or .env), the secret that signs requests to {self.identity}, "
+                "or give --secret-file; for an endpoint that takes no signature, say --protocol openai"
+            )
+        return Credentials(key, secret)
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """US dollars a million tokens."""
+
+    prompt: Annotated[float, Meta(ge=0)]
+    completion: Annotated[float, Meta(ge=0)]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One batch: what is read, what is asked, of whom, how fast, and what is written.
+
+    The fields are the options of `ails-batch run` with `_` for `-`; `docs/jobs.md` has the table.
+
+    Attributes:
+        input: A path, `-` for standard input, or several paths and globs.
+        output: A path, or `-` for JSON lines on standard output.
+        journal: Where every answer is kept; by default the output's name with `.journal`.
+        endpoint: A base URL, `embedded`, or an `Endpoint`; by default from `AILS_BASE_URL` or `OPENAI_BASE_URL`.
+        parameters: Members of the request body beside model and messages, such as `max_tokens`.
+        row_params: Columns that override parameters row by row.
+        concurrency: Requests in flight at most, or `auto`.
+        rpm, tpm: Requests and tokens a minute.
+        timeout: Seconds for one whole attempt.
+        max_outage, deadline: Seconds.
+    """
+
+    input: str | list[str] = ""
+    output: str = ""
+    journal: str = ""
+    input_format: str = ""
+    output_format: str = ""
+    encoding: str = "utf-8"
+
+    prompt_column: str = ""
+    template: str = ""
+    template_file: str = ""
+    system: str = ""
+    model: str = ""
+    parameters: dict[str, Any] = {}
+    row_params: list[str] = []
+    where: str = ""
+    sample: Count | None = None
+    sample_seed: int = 0
+    limit: Count | None = None
+
+    endpoint: str | Endpoint = ""
+    protocol: Literal["ails", "openai"] | None = None
+    api_key_file: str = ""
+    secret_file: str = ""
+    allow_http: bool = False
+
+    concurrency: Annotated[int, Meta(ge=1, le=1000)] | Literal["auto"] = "auto"
+    rpm: Positive | None = None
+    tpm: Positive | None = None
+    burst: Positive | None = None
+    attempts: Count = 5
+    timeout: Seconds | str = 600.0
+    max_outage: Seconds | str = 1800.0
+    deadline: Seconds | str | None = None
+    halt: str = ""
+    tolerate: str = ""
+    max_cost: Positive | None = None
+    price: Price | None = None
+
+    prefix: str = ""
+    keep_raw: bool = False
+    csv_guard: bool = False
+    errors: str = ""
+    bad_rows: Annotated[int, Meta(ge=0)] | None = None
+    retry_failed: bool = False
+    fresh: bool = False
+    wait: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what fields say together."""
+        for name in ("timeout", "max_outage", "deadline"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                msgspec.structs.force_setattr(self, name, duration(value, name))
+        if self.template and self.template_file:
+            raise JobError("template and template_file exclude each other")
+        if (self.template or self.template_file) and self.prompt_column:
+            raise JobError("a template and prompt_column exclude each other: put {{ %s }} into the template" % self.prompt_column)
+        if n := self.parameters.get("n"):
+            if n != 1:
+                raise JobError("the parameter n asks for several answers to one row; leave it out")
+        if self.max_cost is not None and self.price is None:
+            raise JobError("max_cost needs to know the price: set price (US dollars a million prompt and completion tokens)")
+        for name in ("halt", "tolerate"):
+            if getattr(self, name):
+                share(getattr(self, name), name)
+
+    @property
+    def journal_path(self) -> Path | None:
+        """Where the journal is; None when it is temporary (output on stdout and no journal named)."""
+        if self.journal:
+            return Path(self.journal)
+        if self.output in ("", "-"):
+            return None
+        return Path(self.output + ".journal")
+
+    def resolved_endpoint(self) -> Endpoint:
+        """The endpoint, from the job or the environment, with its protocol.
+
+        Raises:
+            JobError: None is named anywhere, or two are and no protocol says which.
+        """
+        given = self.endpoint if isinstance(self.endpoint, Endpoint) else Endpoint(url=self.endpoint)
+        url, protocol = given.url, self.protocol or given.protocol
+        if not url:
+            ails, openai = setting("AILS_BASE_URL"), setting("OPENAI_BASE_URL")
+            if ails and openai and not protocol:
+                raise JobError("AILS_BASE_URL and OPENAI_BASE_URL are both set; say which with --protocol ails or --protocol openai")
+            protocol = protocol or ("openai" if openai and not ails else "ails")
+            url = (openai if protocol == "openai" else ails) or ""
+        if not url:
+            wanted = "OPENAI_BASE_URL" if protocol == "openai" else "AILS_BASE_URL"
+            raise JobError(f"no endpoint: give --endpoint URL, set {wanted}, or try --endpoint embedded")
+        if url != EMBEDDED and urlsplit(url).scheme not in ("http", "https"):
+            raise JobError(f"endpoint {url!r} is neither a URL (https://…) nor 'embedded'")
+        return msgspec.structs.replace(
+            given,
+            url=url,
+            protocol=protocol or "ails",
+            api_key_file=self.api_key_file or given.api_key_file,
+            secret_file=self.secret_file or given.secret_file,
+            allow_http=self.allow_http or given.allow_http,
+        )
+
+    def asked(self) -> dict[str, Any]:
+        """The part of the job that decides what is sent, for comparing one run with the next."""
+        names = ("prompt_column", "template", "system", "parameters", "row_params", "where", "sample", "sample_seed", "limit")
+        return {name: getattr(self, name) for name in (*names, "input_format", "encoding", "model")} | {
+            "template": self.template_text()
+        }
+
+    def template_text(self) -> str:
+        """The template, read from its file when it has one.
+
+        Raises:
+            JobError: The file cannot be read.
+        """
+        if not self.template_file:
+            return self.template
+        try:
+            return Path(self.template_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise JobError(f"{self.template_file}: cannot be read as a template: {_words(error)}") from None
+
+    def shown(self) -> dict[str, Any]:
+        """The job as plain data for the journal's header; it never held a secret."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+
+def digest(value: Any) -> str:
+    """A short name for a value of plain data: equal values have equal names."""
+    return blake2b(dumps(value), digest_size=16).hexdigest()
+
+
+def duration(text: str, name: str = "duration") -> float:
+    """Seconds, from `90`, `90s`, `30m`, `6h` or `1d`.
+
+    Raises:
+        JobError: It is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)?\s*", text)
+    if not match or not float(match[1]):
+        raise JobError(f"{name}: {text!r} is no duration; write 90, 90s, 30m, 6h or 1d")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, None: 1}[match[2]]
+
+
+def share(text: str, name: str) -> tuple[float, bool]:
+    """A number of failed rows, from `fail=5%` or `fail=20`.
+
+    Returns:
+        The number, and whether it is per cent.
+
+    Raises:
+        JobError: It is neither.
+    """
+    match = re.fullmatch(r"\s*(?:fail\s*=\s*)?(\d+(?:\.\d+)?)\s*(%?)\s*", text)
+    if not match:
+        raise JobError(f"{name}: {text!r} is not understood; write fail=20 or fail=5%")
+    return float(match[1]), bool(match[2])
+
+
+def job(settings: Mapping[str, Any], *, where: str = "") -> Job:
+    """A checked `Job` from plain data.
+
+    Args:
+        settings: Field names and values, as a job file or the options say them.
+        where: The file's name, for messages.
+
+    Raises:
+        JobError: A key is unknown (the nearest known one is named) or a value does not fit.
+    """
+    at = f"{where}: " if where else ""
+    _known(settings, Job, at)
+    for name, kind in (("endpoint", Endpoint), ("price", Price)):
+        if isinstance(settings.get(name), Mapping):
+            _known(settings[name], kind, f"{at}{name}.")
+    try:
+        return msgspec.convert(dict(settings), Job)
+    except msgspec.ValidationError as error:
+        raise JobError(at + _plainly(str(error))) from None
+    except JobError as error:
+        raise JobError(f"{at}{error}") from None
+
+
+def load(path: str | Path, **overrides: Any) -> Job:
+    """A job from its TOML file; paths in it are relative to it.
+
+    Args:
+        path: The file.
+        **overrides: Fields that replace the file's.
+
+    Raises:
+        JobError: The file cannot be read, is no TOML, or holds a key or value that does not fit.
+    """
+    path = Path(path)
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise JobError(f"{path}: no such job file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{path}: cannot be read: {_words(error)}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise JobError(f"{path}: not TOML: {error}") from None
+    for name in PATHS:
+        if name in settings:
+            settings[name] = _beside(path.parent, settings[name])
+    return job(settings | overrides, where=str(path))
+
+
+def dated(name: str, now: datetime) -> str:
+    """A file name with `{date}`, `{datetime}`, `{month}` and `{year}` filled in."""
+    forms = {"date": "%Y-%m-%d", "datetime": "%Y-%m-%dT%H-%M-%S", "month": "%Y-%m", "year": "%Y"}
+    return PLACEHOLDER.sub(lambda match: now.strftime(forms[match[1]]), name)
+
+
+def _beside(folder: Path, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_beside(folder, one) for one in value]
+    if not isinstance(value, str) or value in ("", "-") or "://" in value:
+        return value
+    return str(folder / value)
+
+
+def _known(settings: Mapping[str, Any], kind: type[msgspec.Struct], at: str) -> None:
+    names = kind.__struct_fields__
+    for key in settings:
+        if key not in names:
+            near = difflib.get_close_matches(key.replace("-", "_"), names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(names)}"
+            raise JobError(f"{at}unknown key {key!r}{hint}")
+
+
+def _plainly(message: str) -> str:
+    """msgspec's `Expected `int`, got `str` - at `$.rpm`` with the key in front."""
+    match = re.fullmatch(r"(.*) - at `\$\.?([^`]*)`", message)
+    text, key = (match[1], match[2]) if match else (message, "")
+    return f"{key}: {text[:1].lower()}{text[1:]}".replace("`", "'").removeprefix(": ")
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,166 @@
+"""When a run must end before its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from .errors import BatchError, Denied, Halted, Interrupted, RunRefused
+from .job import Job, share
+from .records import Answer, Failure, Outcome
+from .tally import Tally
+
+SAME_REFUSALS = 20
+"""So many first outcomes that are the same refusal speak of the job, not of its rows."""
+
+DENIALS = 3
+"""So many 401s or 403s in a row speak of the key."""
+
+BUGS = 5
+"""So many `internal` failures in a row are a bug that more rows will not mend."""
+
+SHARE_FROM = 100
+"""Finished rows before a share of failed ones means anything."""
+
+
+class Stop:
+    """A run's end, called from anywhere; the first reason counts.
+
+    Attributes:
+        event: Set once the run is to take in no more; what is in flight may come home.
+        hard: Set by a second signal: commit what has arrived and leave.
+        error: The reason.
+    """
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.hard = threading.Event()
+        self.error: BatchError | None = None
+        self._lock = threading.Lock()
+
+    def because(self, error: BatchError) -> None:
+        """End the run for this reason."""
+        with self._lock:
+            self.error = self.error or error
+        self.event.set()
+
+    def interrupt(self, signum: int) -> None:
+        """End the run by a signal; the second one ends it at once."""
+        # No lock here: a signal handler runs between two steps of the main thread, which may hold it.
+        if self.event.is_set():
+            self.hard.set()
+        self.error = self.error or Interrupted(signum)
+        self.event.set()
+
+
+class Judge:
+    """Looks at every outcome and ends the run where going on would only cost.
+
+    Args:
+        job: Its `halt`, `max_cost`.
+        tally: What has been counted; consulted for money and shares.
+        stop: Called when it is time.
+        keep: What to do with an outcome that counts (the journal's `append`).
+        drop: What to do with one that does not: its row stays pending.
+    """
+
+    def __init__(
+        self, job: Job, tally: Tally, stop: Stop, *, keep: Callable[[Outcome], None], drop: Callable[[Outcome], None]
+    ) -> None:
+        self._halt = share(job.halt, "halt") if job.halt else None
+        self._max_cost = job.max_cost
+        self._tally = tally
+        self._stop = stop
+        self._keep = keep
+        self._drop = drop
+        self._lock = threading.Lock()
+        self._withheld: list[Outcome] | None = []
+        self._denials = 0
+        self._bugs = 0
+        self._finished = 0
+        self._failed = 0
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Judge one row's end, and keep it, unless it may yet prove to speak of the whole job."""
+        self._tally.sent(outcome)
+        result = outcome.result
+        if self._withheld is not None and not self._may_keep(outcome):
+            return
+        self._keep(outcome)
+        if isinstance(result, Answer):
+            self._denials = self._bugs = 0
+            self._finished += 1
+            if self._max_cost is not None and (self._tally.cost or 0.0) >= self._max_cost:
+                self._stop.because(Halted(f"stopped at --max-cost {self._max_cost:g}: {self._tally.cost:.2f} US dollars spent"))
+            return
+        with self._lock:
+            self._finished += 1
+            self._failed += 1
+            if result.kind == "internal":
+                self._bugs += 1
+                if self._bugs >= BUGS:
+                    self._stop.because(BatchError(f"{BUGS} rows in a row ended in a bug, the last one: {result.message}"))
+        self._look_at_share()
+
+    def denied(self, outcome: Outcome, error: Denied) -> None:
+        """A response that speaks of this client: the row stays pending, and a few of them end the run."""
+        self._tally.sent(outcome)
+        self._drop(outcome)
+        with self._lock:
+            self._denials += 1
+            enough = error.at_once or self._denials >= DENIALS
+        if enough:
+            self._stop.because(RunRefused(str(error)))
+
+    def close(self) -> None:
+        """The input is at its end: what was withheld counts."""
+        with self._lock:
+            withheld, self._withheld = self._withheld or [], None
+        if isinstance(self._stop.error, RunRefused):
+            return
+        for outcome in withheld:
+            self._keep(outcome)
+            self._failed += 1
+
+    def _may_keep(self, outcome: Outcome) -> bool:
+        """False while every outcome so far is the same refusal: then it is withheld, and its row may stay pending."""
+        result = outcome.result
+        with self._lock:
+            if self._withheld is None:
+                return True
+            first = self._withheld[0].result if self._withheld else result
+            if (
+                isinstance(result, Failure)
+                and result.kind == "refused"
+                and isinstance(first, Failure)
+                and (first.status, first.message) == (result.status, result.message)
+            ):
+                self._withheld.append(outcome)
+                count = len(self._withheld)
+                if count < SAME_REFUSALS:
+                    self._drop(outcome)
+                    return False
+                self._drop(outcome)
+                refused = RunRefused(f"the first {count} rows were all refused alike: {result.message}")
+            else:
+                withheld, self._withheld = self._withheld, None
+                refused = None
+        if refused:
+            self._stop.because(refused)
+            return False
+        for earlier in withheld:
+            self._keep(earlier)
+            self._failed += 1
+        return True
+
+    def _look_at_share(self) -> None:
+        if self._halt is None:
+            return
+        limit, percent = self._halt
+        if percent:
+            over = self._finished >= SHARE_FROM and self._failed * 100 >= limit * self._finished
+        else:
+            over = self._failed >= limit
+        if over:
+            said = f"{limit:g}{'%' if percent else ''}"
+            self._stop.because(Halted(f"stopped by --halt fail={said}: {self._failed} of {self._finished} rows failed"))

@@ -1,0 +1,268 @@
+"""A row and a template become a request and its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from .errors import JobError, RowError
+from .exact import dumps, loads
+from .records import KEY_BYTES, Row
+from .wires import Wire
+
+MAX_PROMPT = 16 * 2**20
+"""Characters a rendered text may have; a template of 19 characters can otherwise make 10^8 of them."""
+
+TEXT_PARAMETERS = frozenset({"model", "user", "reasoning_effort", "service_tier"})
+"""Row parameters whose cells are taken as they are; all others are read as JSON."""
+
+CHARACTERS_A_TOKEN = 4
+ANSWER_TOKENS = 256
+"""What an answer is taken to need while nothing says otherwise; settled from `usage` afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent for one row, and the key it is known by."""
+
+    key: bytes
+    body: bytes
+    content: str
+    tokens: int
+
+
+def _said(value: Any) -> Any:
+    """A value as a template prints it: JSON's words for JSON's values, so that nothing turns into Python on the way."""
+    if isinstance(value, (str, StrictUndefined)):
+        return value
+    if value is None:
+        raise RowError("a value used by the template is null (write {{ column or '' }} to allow that)")
+    if isinstance(value, (bool, dict, list)):
+        return dumps(value).decode("utf-8")
+    return value
+
+
+_environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=_said, keep_trailing_newline=True)
+_environment.filters["json"] = lambda value: dumps(value).decode("utf-8")
+
+
+class Text:
+    """A Jinja2 text over a row's columns, sandboxed; a column that a row does not have is an error of that row.
+
+    Args:
+        source: The template.
+        name: What messages call it, such as ``--template``.
+
+    Raises:
+        JobError: It is no template; the text names the line.
+    """
+
+    def __init__(self, source: str, name: str) -> None:
+        try:
+            self._template = _environment.from_string(source)
+        except TemplateSyntaxError as error:
+            raise JobError(f"{name}, line {error.lineno}: {error.message}") from None
+        self.name = name
+
+    def __call__(self, values: Mapping[str, Any]) -> str:
+        """The text for one row.
+
+        Raises:
+            RowError: A column is missing or null, or the text grows past `MAX_PROMPT`.
+        """
+        try:
+            parts, length = [], 0
+            for part in self._template.generate(values):
+                length += len(part)
+                if length > MAX_PROMPT:
+                    raise RowError(f"{self.name} renders to more than {MAX_PROMPT >> 20} Mi characters")
+                parts.append(part)
+        except UndefinedError as error:
+            raise RowError(_undefined(error, values)) from None
+        except RowError:
+            raise
+        except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError, MemoryError) as error:
+            raise RowError(f"{self.name} fails on this row: {error}") from None
+        return "".join(parts)
+
+
+class Condition:
+    """A Jinja2 expression over a row's columns, such as ``lang == 'de'``.
+
+    Raises:
+        JobError: It is no expression.
+    """
+
+    def __init__(self, source: str) -> None:
+        try:
+            self._expression = _environment.compile_expression(source, undefined_to_none=False)
+        except TemplateSyntaxError as error:
+            raise JobError(f"--where: {error.message}") from None
+
+    def __call__(self, values: Mapping[str, Any]) -> bool:
+        """Whether the row is wanted.
+
+        Raises:
+            RowError: It cannot be told, for a column is missing or does not compare.
+        """
+        try:
+            return bool(self._expression(**values))
+        except UndefinedError as error:
+            raise RowError(_undefined(error, values)) from None
+        except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+            raise RowError(f"--where fails on this row: {error}") from None
+
+
+class Prompts:
+    """Rows to requests, for one job.
+
+    Args:
+        wire: How the protocol writes a request.
+        identity: What the endpoint counts as.
+        model: The job's model; a row may name its own.
+        template: Jinja2 text of the user message; without one the column is taken as it is.
+        column: The column to take when there is no template.
+        system: Jinja2 text of a system message, or "".
+        parameters: Members of every request body.
+        row_params: Columns that override them.
+
+    Raises:
+        JobError: A template does not parse.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        identity: str,
+        *,
+        model: str = "",
+        template: str = "",
+        column: str = "",
+        system: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        row_params: Iterable[str] = (),
+    ) -> None:
+        self._write = wire.request
+        self._seed = blake2b(f"{wire.name}\0{identity}\0".encode(), digest_size=KEY_BYTES)
+        self._model = model
+        self._template = Text(template, "the template") if template else None
+        self._system = Text(system, "the system message") if system else None
+        self._parameters = dict(parameters or {})
+        self._row_params = tuple(row_params)
+        self._column = column or "prompt"
+        self._messages_too = not template and not column
+
+    def __call__(self, row: Row) -> Request:
+        """What is sent for `row`.
+
+        Raises:
+            RowError: It cannot be asked: unreadable, a column missing or null, an empty prompt, a parameter that does not read.
+        """
+        if row.problem:
+            raise RowError(row.problem)
+        values = row.values
+        model, parameters = self._model, self._parameters
+        if self._row_params:
+            model, parameters = self._overridden(values)
+        messages = self._asked(values)
+        if not model:
+            raise RowError("no model: give --model, or a column 'model' with --row-params model")
+        body, content = self._write(model, messages, parameters)
+        key = self._seed.copy()
+        key.update(body)
+        return Request(key.digest(), body, content, self._tokens(messages, parameters))
+
+    def _asked(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if self._template:
+            content = self._template(values)
+        elif self._messages_too and "messages" in values and "prompt" not in values:
+            return self._with_system(_messages(values["messages"]), values)
+        else:
+            content = self._cell(values)
+        if not content.strip():
+            raise RowError("the prompt is empty")
+        return self._with_system([{"role": "user", "content": content}], values)
+
+    def _cell(self, values: Mapping[str, Any]) -> str:
+        if self._column not in values:
+            raise RowError(missing_column(self._column, values))
+        value = values[self._column]
+        if value is None:
+            raise RowError(f"column {self._column!r} is null (use --where to leave such rows out)")
+        if not isinstance(value, str):
+            raise RowError(f"column {self._column!r} is no text (use --template '{{{{ {self._column} }}}}' to write it as one)")
+        if not value.strip():
+            raise RowError(f"column {self._column!r} is empty (use --where to leave such rows out)")
+        if len(value) > MAX_PROMPT:
+            raise RowError(f"column {self._column!r} has more than {MAX_PROMPT >> 20} Mi characters")
+        return value
+
+    def _with_system(self, messages: list[dict[str, Any]], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if self._system:
+            return [{"role": "system", "content": self._system(values)}, *messages]
+        return messages
+
+    def _overridden(self, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        model, parameters = self._model, dict(self._parameters)
+        for name in self._row_params:
+            if name not in values:
+                continue
+            cell = values[name]
+            if cell is None or cell == "":
+                continue
+            if name == "model":
+                model = str(cell)
+            elif isinstance(cell, str) and name not in TEXT_PARAMETERS:
+                parameters[name] = _parameter(name, cell)
+            else:
+                parameters[name] = cell
+        return model, parameters
+
+    @staticmethod
+    def _tokens(messages: list[dict[str, Any]], parameters: Mapping[str, Any]) -> int:
+        size = sum(len(content) for message in messages if isinstance(content := message.get("content"), str))
+        limit = parameters.get("max_tokens") or parameters.get("max_completion_tokens")
+        return size // CHARACTERS_A_TOKEN + (int(limit) if isinstance(limit, (int, float)) else ANSWER_TOKENS)
+
+
+def missing_column(name: str, values: Iterable[str]) -> str:
+    """The words for a column that is not there, with those that are."""
+    return f"no column {name!r}; the columns are {', '.join(map(repr, values)) or 'none'}"
+
+
+def _undefined(error: UndefinedError, values: Iterable[str]) -> str:
+    message = error.message or "undefined"
+    name = message.removeprefix("'").partition("'")[0]
+    if message == f"'{name}' is undefined":
+        return missing_column(name, values)
+    return f"the template asks for something a value does not have: {message}"
+
+
+def _parameter(name: str, cell: str) -> Any:
+    try:
+        return loads(cell.encode("utf-8"))
+    except (ValueError, UnicodeEncodeError):
+        if name == "stop":
+            return cell
+        raise RowError(f"column {name!r} is no JSON value: {cell[:60]!r}") from None
+
+
+def _messages(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, str):
+        try:
+            value = loads(value.encode("utf-8"))
+        except (ValueError, UnicodeEncodeError) as error:
+            raise RowError(f"column 'messages' is no JSON: {error}") from None
+    if not isinstance(value, list) or not value:
+        raise RowError("column 'messages' is no list of messages")
+    for message in value:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
+            raise RowError("column 'messages': every message needs a role and content")
+    return value
+
+

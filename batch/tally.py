@@ -1,0 +1,131 @@
+"""What a run has done so far, and what it comes to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .job import Price
+from .records import Answer, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended: the one JSON line on standard output.
+
+    `rows` to `cached` speak of the output; `requests` to `seconds` of this run alone.
+
+    Attributes:
+        rows: Selected input rows, each with one output row.
+        ok, failed, pending: How many of them have an answer, an error, or were not asked yet.
+        truncated: Answers that were cut at their token limit (`finish_reason` is `length`).
+        cached: Rows that an earlier run had answered.
+        requests: Requests sent, retries included.
+        cost_usd: From the job's price; None when that is not known.
+        possibly_charged_twice: Rows that were in flight when an earlier run was killed.
+        error: Why the run ended before its end, or "".
+    """
+
+    rows: int = 0
+    ok: int = 0
+    failed: int = 0
+    pending: int = 0
+    truncated: int = 0
+    cached: int = 0
+    requests: int = 0
+    retries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    seconds: float = 0.0
+    possibly_charged_twice: int = 0
+    output: str = ""
+    journal: str = ""
+    exit_code: int = 0
+    error: str = ""
+    kinds: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a run is, for whoever watches.
+
+    Attributes:
+        total: Rows there are to do; an estimate until the input has been read (`exact`).
+        done: Rows that need nothing more: answered, failed, or known from before.
+        bound: What the run is bound by, such as `rpm` or `server`.
+        waiting: What it is waiting for, in words, or "".
+    """
+
+    total: int | None
+    exact: bool
+    done: int
+    ok: int
+    failed: int
+    cached: int
+    requests: int
+    retries: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    in_flight: int
+    width: int
+    bound: str
+    waiting: str
+
+
+class Tally:
+    """Counts what becomes of rows; safe to call from any thread.
+
+    Args:
+        price: US dollars a million tokens, when the job says.
+    """
+
+    def __init__(self, price: Price | None = None) -> None:
+        self._lock = threading.Lock()
+        self._price = price
+        self.read = 0
+        self.cached = 0
+        self.ok = 0
+        self.failed = 0
+        self.requests = 0
+        self.retries = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+
+    def row(self, *, cached: bool = False, failed: bool = False) -> None:
+        """One selected row was read; perhaps it needs no asking."""
+        self.read += 1
+        self.cached += cached
+        self.failed += failed
+
+    def sent(self, outcome: Outcome) -> None:
+        """Count what was sent for a row, whatever came of it."""
+        answer = outcome.result if isinstance(outcome.result, Answer) else None
+        with self._lock:
+            self.requests += len(outcome.attempts)
+            self.retries += max(0, len(outcome.attempts) - 1)
+            if answer:
+                self.prompt_tokens += answer.prompt_tokens or 0
+                self.completion_tokens += answer.completion_tokens or 0
+
+    def durable(self, outcomes: Iterable[Outcome]) -> None:
+        """Count rows as done, now that the journal has them."""
+        for outcome in outcomes:
+            if isinstance(outcome.result, Answer):
+                self.ok += 1
+            else:
+                self.failed += 1
+
+    @property
+    def done(self) -> int:
+        """Rows that need nothing more in this run."""
+        return self.cached + self.ok + self.failed
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars so far; None when the price is not known."""
+        if self._price is None:
+            return None
+        return (self.prompt_tokens * self._price.prompt + self.completion_tokens * self._price.completion) / 1e6
