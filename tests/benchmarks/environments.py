@@ -1,0 +1,54 @@
+"""A virtual environment for each contestant, outside the tree, made when it is first needed and again when its pins change."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from . import Missing
+from .rows import cache
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent.parent
+
+
+def _made(name: str, fingerprint: str, arguments: list[str]) -> Path:
+    """The environment's python; `arguments` are pip's."""
+    folder = cache() / "environments" / name
+    stamp, python = folder / ".fingerprint", folder / "bin" / "python"
+    if stamp.exists() and stamp.read_text() == fingerprint:
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"setting up {folder}", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Missing(f"{name} cannot be installed: {done.stderr.strip()[-400:]}")
+    stamp.write_text(fingerprint)
+    return python
+
+
+def pinned(name: str, pins: Path) -> Path:
+    """The python of an environment that holds exactly what the file pins."""
+    fingerprint = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()
+    return _made(name, fingerprint, ["--no-deps", "-r", str(pins)])
+
+
+def ours() -> Path:
+    """The python of an environment with this tree installed as it is now, without any extra."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in sorted([REPOSITORY / "pyproject.toml", *(REPOSITORY / "batch").rglob("*")]):
+        if path.is_file() and path.suffix not in {".pyc", ".lock"}:
+            digest.update(str(path.relative_to(REPOSITORY)).encode() + path.read_bytes())
+    return _made("ours", digest.hexdigest(), [str(REPOSITORY)])
+
+
+def versions(python: Path) -> dict[str, str]:
+    """What is installed beside a python."""
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", "list", "--format=freeze"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return dict(line.split("==", 1) for line in lines if "==" in line)
