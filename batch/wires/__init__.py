@@ -1,0 +1,50 @@
+"""The request and answer bodies of each protocol, the client's end and the gateway's side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from ..records import Answer
+from .answer import DONE, read_answer, read_chunk, write_answer, write_chunk
+from .refusal import clean, refusal
+from .request import Asked, Message, read_request, write_request
+
+__all__ = ["DONE", "WIRES", "Asked", "Message", "Wire", "clean", "read_chunk", "refusal", "write_chunk"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How one protocol is written and read: a client's two functions, a gateway's two.
+
+    Attributes:
+        name: The protocol's.
+        path, query: Follow the base URL.
+        signed: Whether requests carry `d`, `t`, `s`, `client-id` and `client-v`.
+        request: `(model, messages, parameters, stream=False) -> (body, content)`; raises `RowError`.
+        answer: `(body, status) -> Answer`; raises `BadBody`, or for an error object what its status means.
+        read_request: `(body) -> Asked`; raises `ValueError`.
+        write_answer: `(text, model=…, …) -> body`.
+    """
+
+    name: Literal["ails", "openai"]
+    path: str
+    query: str
+    signed: bool
+    request: Callable[..., tuple[bytes, str]]
+    answer: Callable[[bytes, int], Answer]
+    read_request: Callable[[bytes], Asked]
+    write_answer: Callable[..., bytes]
+
+
+def _wire(name: Literal["ails", "openai"], path: str, query: str, signed: bool) -> Wire:
+    return Wire(name, path, query, signed, partial(write_request, signed), read_answer, read_request, write_answer)
+
+
+WIRES: dict[str, Wire] = {
+    "ails": _wire("ails", "/v1/chat/completions", "full=false", signed=True),
+    "openai": _wire("openai", "/chat/completions", "", signed=False),
+}
+"""Protocols by name."""

@@ -1,0 +1,137 @@
+"""An answer's body, whole or streamed: how a client reads it, how the gateway writes it."""
+
+from __future__ import annotations
+
+from .. import exact
+from ..errors import BadBody
+from ..records import Answer
+from ..signature import content_of
+from .refusal import clean, glimpse, meant, refusal
+
+DONE = b"data: [DONE]\n\n"
+"""What ends a stream."""
+
+# An answer without content that is an answer all the same.
+_EXPLAINED = frozenset({"content_filter", "tool_calls", "function_call", "length"})
+
+
+def read_answer(body: bytes, status: int = 200) -> Answer:
+    """The answer in a 2xx body.
+
+    Raises:
+        BadBody: It holds none.
+        CallError: It holds an error object; the type is what its status means.
+    """
+    try:
+        data = exact.strict(body)
+    except ValueError as error:
+        raise BadBody(f"the answer is {glimpse(body) or error}", status=status) from None
+    if data.get("error") or data.get("object") == "error":
+        raise refusal(meant(data), body)
+    choices = data.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise BadBody("the answer has no choices[0].message", status=status)
+    finish_reason = _text(choice.get("finish_reason"))
+    content = message.get("content")
+    if content is None and (finish_reason in _EXPLAINED or message.get("refusal")):
+        content = ""
+    try:
+        text = content_of(content)
+    except ValueError:
+        found = "null" if content is None else f"a {type(content).__name__}"
+        raise BadBody(
+            f"the answer's content is {found}, and its finish_reason {clean(finish_reason)!r} does not say why", status=status
+        ) from None
+    usage = data.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    return Answer(
+        text,
+        _text(data.get("model")),
+        finish_reason,
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        body.replace(b"\r", b" ").replace(b"\n", b" "),
+        status,
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**53 else None
+
+
+def read_chunk(data: bytes) -> str:
+    """The text of one streamed chunk, "" when it carries none.
+
+    Args:
+        data: What follows `data:` in one line.
+
+    Raises:
+        BadBody: It is no chunk.
+        CallError: It is an error object; the type is what its status means.
+    """
+    try:
+        chunk = exact.strict(data)
+    except ValueError as error:
+        raise BadBody(f"a streamed chunk is {error}", status=200) from None
+    if chunk.get("error"):
+        raise refusal(meant(chunk), data)
+    choices = chunk.get("choices")
+    if not choices:
+        return ""  # the last chunk may carry the usage alone
+    delta = choices[0].get("delta") if isinstance(choices, list) and isinstance(choices[0], dict) else None
+    content = delta.get("content") if isinstance(delta, dict) else None
+    if content is not None and not isinstance(content, str):
+        raise BadBody("a streamed chunk's content is no text", status=200)
+    return content or ""
+
+
+def write_answer(
+    text: str,
+    *,
+    model: str,
+    id: str,  # noqa: A002 (the field's name)
+    created: int,
+    finish_reason: str = "stop",
+    prompt_tokens: int = 0,
+    completion_tokens: int = 0,
+) -> bytes:
+    """One chat completion object.
+
+    `created` is in seconds since the epoch, `id` (`chatcmpl-…`) names this completion.
+    """
+    message = {"role": "assistant", "content": text}
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+    return exact.dumps(
+        {
+            "id": id,
+            "object": "chat.completion",
+            "created": created,
+            "model": model,
+            "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+            "usage": usage,
+        }
+    )
+
+
+def write_chunk(
+    text: str,
+    *,
+    model: str,
+    id: str,  # noqa: A002 (the field's name)
+    created: int,
+    finish_reason: str | None = None,
+) -> bytes:
+    """One streamed chunk as a server-sent event; the last one has a `finish_reason`, and `DONE` follows it."""
+    choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish_reason}
+    chunk = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model, "choices": [choice]}
+    return b"data: " + exact.dumps(chunk) + b"\n\n"

@@ -1,0 +1,109 @@
+"""A request's body: how a client writes it, how the gateway reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import exact
+from ..errors import RowError
+from ..signature import content_of
+
+Message = Mapping[str, Any]
+
+_OURS = frozenset({"model", "messages", "stream"})
+_SIGNED = frozenset({"d", "t", "s"})
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as the gateway reads it.
+
+    Attributes:
+        content: The text of the last message, which the signature covers.
+        parameters: Every other member but `d`, `t` and `s`.
+        fields: `d`, `t` and `s` as they came, for `signature.verify`.
+    """
+
+    model: str
+    messages: list[dict[str, Any]]
+    content: str
+    stream: bool
+    parameters: dict[str, Any]
+    fields: dict[str, Any]
+
+
+def write_request(
+    signed: bool, model: str, messages: Sequence[Message], parameters: Mapping[str, Any], stream: bool = False
+) -> tuple[bytes, str]:
+    """The body of a request as compact JSON, and the content of its last message.
+
+    Raises:
+        RowError: No messages, a content that is neither text nor parts, half a surrogate pair, `n` over 1, or a parameter that
+            is none or has no JSON form.
+    """
+    if not isinstance(model, str) or not model:
+        raise RowError("the model must be a name")
+    for name in (_OURS | _SIGNED if signed else _OURS) & parameters.keys():
+        raise RowError(f"{name!r} is no parameter: it is set by the request itself")
+    if parameters.get("n", 1) != 1:
+        raise RowError("'n' is no parameter: each row has one answer (--repeat asks every row several times)")
+    content = _last_content(messages)
+    body: dict[str, Any] = {"model": model}
+    if signed:
+        temperature = parameters.get("temperature")
+        body["temperature"] = 0.6 if temperature is None else temperature
+        body["stream"] = stream
+    elif stream:
+        body["stream"] = True
+    body["messages"] = messages
+    for name in sorted(parameters):
+        if not (signed and name == "temperature"):
+            body[name] = parameters[name]
+    try:
+        return exact.dumps(body), content
+    except (ValueError, RecursionError) as error:
+        raise RowError(f"a parameter or message has no JSON form: {error}") from None
+
+
+def _last_content(messages: Sequence[Message]) -> str:
+    if not messages:
+        raise RowError("there are no messages")
+    content = ""
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise RowError(f"message {number} is no object with a role")
+        if message.get("content") is None and number < len(messages):
+            continue  # an assistant's tool call in the middle of a conversation has no content
+        try:
+            content = content_of(message.get("content"))
+            content.encode()
+        except UnicodeEncodeError:
+            raise RowError(f"message {number} holds half a surrogate pair, which UTF-8 cannot carry") from None
+        except ValueError as error:
+            raise RowError(f"message {number}: {error}") from None
+    return content
+
+
+def read_request(body: bytes) -> Asked:
+    """A request as the gateway reads it, strictly.
+
+    Raises:
+        ValueError: It is malformed; the text says how.
+    """
+    data = exact.strict(body)
+    model, messages, stream = data.get("model"), data.get("messages"), data.get("stream", False)
+    if not isinstance(model, str) or not model:
+        raise ValueError("'model' must be a name")
+    if not isinstance(messages, list):
+        raise ValueError("'messages' must be a list")
+    if not isinstance(stream, bool):
+        raise ValueError("'stream' must be true or false")
+    try:
+        content = _last_content(messages)
+    except RowError as error:
+        raise ValueError(str(error)) from None
+    fields = {name: data[name] for name in _SIGNED & data.keys()}
+    parameters = {name: value for name, value in data.items() if name not in _OURS | _SIGNED}
+    return Asked(model, messages, content, stream, parameters, fields)
