@@ -1,0 +1,162 @@
+"""The gateway as a process: a port, a model and uvicorn, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import uvicorn
+import uvloop
+
+from ..errors import JobError
+from .app import LOOPBACK, make_app
+from .connection import Connection
+from .echo import Echo
+from .model import Model
+
+Choice = Literal["auto", "echo", "local"]
+
+BACKLOG = 1024
+KEEP_ALIVE = 75
+GRACE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a gateway is to be run.
+
+    Attributes:
+        secrets, api_keys: Those in force.
+        model: `echo`; `local`, the real one or nothing; `auto`, the real one where it is installed, else the echo.
+        host, port: Where it listens; port 0 takes a free one.
+        hosts: Names by which clients may call it, loopback's own names aside.
+        models: Model names clients may ask for; any when empty.
+        require_bound: Refuse requests without `x-batch-signature`.
+        openai: Also serve `/openai/v1/chat/completions`.
+    """
+
+    secrets: tuple[str, ...] = field(repr=False)
+    api_keys: tuple[str, ...] = field(repr=False)
+    model: Choice = "auto"
+    host: str = "127.0.0.1"
+    port: int = 0
+    hosts: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    require_bound: bool = False
+    openai: bool = False
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to whoever runs this server."""
+        yield
+
+
+async def choose(choice: Choice) -> tuple[Model, str]:
+    """The model that answers, ready, and why it is not the real one ("" where it is, or where the echo was asked for).
+
+    Raises:
+        JobError: `local` was asked for and cannot be had.
+    """
+    if choice == "echo":
+        return Echo(), ""
+    try:
+        from .local import start
+
+        return await start(), ""
+    except JobError as error:
+        if choice == "local":
+            raise
+        return Echo(), str(error)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        JobError: The address is not this machine's, or the port is taken.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise JobError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; try another --host or --port"
+        ) from None
+    return listening
+
+
+async def serve(settings: Settings, ready: Callable[[int, Model, str], None], stop: Awaitable[object]) -> None:
+    """Serve until `stop` is done.
+
+    Args:
+        settings: What to serve, and where.
+        ready: Called once with the port, the model that answers, and why it is not the real one; requests are taken from then.
+        stop: Ends the server; requests under way get half a second.
+
+    Raises:
+        JobError: It could not begin.
+    """
+    listening = listen(settings.host, settings.port)
+    try:
+        model, why = await choose(settings.model)
+    except BaseException:
+        listening.close()
+        raise
+    try:
+        app = make_app(
+            secrets=settings.secrets,
+            api_keys=settings.api_keys,
+            model=model,
+            models=settings.models,
+            hosts=(*LOOPBACK, settings.host.lower(), *(host.lower() for host in settings.hosts)),
+            require_bound=settings.require_bound,
+            openai=settings.openai,
+        )
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            date_header=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE,
+        )
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        stopping = asyncio.ensure_future(stop)
+        ready(listening.getsockname()[1], model, why)
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        config.timeout_graceful_shutdown = GRACE  # type: ignore[assignment]
+        server.should_exit = True
+        await serving
+    finally:
+        await model.close()
+
+
+def run(main: Callable[[], Awaitable[int]]) -> int:
+    """Run a gateway's main coroutine on uvloop, with as many file descriptors as this machine allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())  # type: ignore[arg-type]
