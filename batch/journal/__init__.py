@@ -1,0 +1,485 @@
+"""Every outcome with the server's whole answer, appended durably: the truth from which outputs are made.
+
+`OUTPUT.journal` is append-only and carries the lock; beside it, `OUTPUT.journal.d/` holds what can be made anew: the marks of
+what is in flight, a checkpoint of the index, and tails that were cut.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..clock import SYSTEM, Clock
+from ..errors import BatchError, Busy, JobError, JournalDamaged
+from ..records import Outcome
+from . import checkpoint, frames
+from .frames import CODES, STATES, Recorded
+from .index import Handles, Index, Pass, handle
+from .lock import Held, acquire, refusal, storage, supplant, sync, sync_directory, write_all
+from .marks import MarkedRow, Marks, holder, leftovers
+from .replay import ForeignFile, Replay, damaged, identity
+from .writer import Entry, Writer
+
+__all__ = ["STATES", "Journal", "MarkedRow", "Recorded"]
+
+STALE = 50_000
+"""Lines that may stand behind the checkpoint before a new one is written; they replay in a tenth of a second."""
+NEAR = 1 << 20
+"""Lines this close together are read in one go."""
+
+
+class Journal:
+    """A journal that is open; make one with `Journal.open`.
+
+    Attributes:
+        path: The file.
+        folder: Where what can be made anew is kept, `PATH.d`.
+        id: 16 random bytes that name this journal; empty for one without a line.
+        torn: What was cut off its end when it was opened, in words, or None.
+        possibly_charged: Rows that a killed run had in flight and that have no answer.
+        on_durable: Called by the writer's thread with the outcomes that just became durable.
+        on_failed: Called by the writer's thread when nothing can be written any more.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, readonly: bool, clock: Clock, stale: int) -> None:
+        self.path = path
+        self.folder = folder_of(path)
+        self.id = b""
+        self.torn: str | None = None
+        self.possibly_charged: list[MarkedRow] = []
+        self.on_durable: Callable[[list[Outcome]], object] | None = None
+        self.on_failed: Callable[[BatchError], object] | None = None
+        self._descriptor = descriptor
+        self._readonly = readonly
+        self._clock = clock
+        self._stale = stale
+        self._index = Index()
+        self._notes: dict[str, list[int]] = {}
+        self._behind = 0
+        self._ticked = -np.inf
+        self._marks: Marks | None = None
+        self._writer: Writer | None = None
+        self._pass: Pass | None = None
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        wait: bool = False,
+        fresh: bool = False,
+        lock: bool = True,
+        readonly: bool = False,
+        clock: Clock = SYSTEM,
+        stale: int = STALE,
+    ) -> Journal:
+        """Lock the journal, cut its torn tail, and learn what it holds.
+
+        Args:
+            path: The file; made, with mode 0600, where there is none.
+            wait: Wait for another run to let go of it.
+            fresh: Move the old journal aside, to `PATH.old-<UTC time>`, and begin a new one.
+            lock: False goes without a lock, for file systems that have none.
+            readonly: Take no lock and change nothing; a torn tail is passed over.
+            clock: Stamps lines and spaces ticks.
+            stale: Lines that may stand behind the checkpoint before a new one is written.
+
+        Raises:
+            Busy: Another run holds it; the text says which.
+            JobError: The path cannot be a journal, is of another format, or has no locks.
+            JournalDamaged: A bad line stands before a good one.
+            StorageError: The disk refused.
+        """
+        path = Path(path)
+        try:
+            descriptor = _read_only(path) if readonly else acquire(path, wait=wait, lock=lock)
+        except Held:
+            raise Busy(_held(path)) from None
+        journal = cls(path, descriptor, readonly=readonly, clock=clock, stale=stale)
+        try:
+            if not readonly:
+                _make(journal.folder)
+                if fresh:
+                    journal._start_over(lock=lock)
+            journal._learn()
+        except BaseException:
+            journal._let_go()
+            raise
+        return journal
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """How many rows have an outcome, each counted once."""
+        return len(self._index)
+
+    # What was known when it was opened
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """The run lines: for each start `run` (the job, without secrets), and `at`, in seconds since the epoch."""
+        return list(self.notes("run"))
+
+    @property
+    def duplicates(self) -> int:
+        """Outcomes that were dropped because their row had been answered before."""
+        return self._index.duplicates
+
+    @property
+    def syncs(self) -> int:
+        """How many groups of lines were committed since it was opened."""
+        return self._writer.syncs if self._writer else 0
+
+    @property
+    def failed(self) -> BatchError | None:
+        """Why nothing can be written any more, or None."""
+        return self._writer.failed if self._writer else None
+
+    def tally(self) -> dict[str, int]:
+        """How many rows are in each of `STATES`, states without rows left out."""
+        return self._index.tally()
+
+    def notes(self, name: str) -> Iterator[dict[str, Any]]:
+        """The lines about the run, `run`, `tick` or `end`, in order: a dict with that member and `at`."""
+        for offset in self._notes.get(name, []):
+            yield frames.parse_note(self._line(offset))
+
+    # The reading pass
+
+    def restart_pass(self) -> None:
+        """Begin to count occurrences anew, for another reading of the input."""
+        self._pass = None
+        self._pass = Pass(self._index)
+
+    def occurrences(self, keys: Sequence[bytes] | npt.NDArray[np.uint8]) -> list[int]:
+        """How often each key was seen before in this pass, and, in order, within `keys`.
+
+        Args:
+            keys: 16-byte keys, as a list or an (n, 16) array.
+        """
+        if self._pass is None:
+            self.restart_pass()
+        assert self._pass is not None
+        return self._pass.occurrences(keys)
+
+    def find(self, ids: Sequence[bytes] | npt.NDArray[np.uint8]) -> Handles:
+        """What is known of rows: a handle each, or -1.
+
+        `handle & 15` is the position in `STATES` of what the row came to, 0 for an answer.
+
+        Args:
+            ids: `records.row_id` of each row, as a list or an (n, 16) array.
+        """
+        return self._index.find(ids)
+
+    def state(self, handle: int) -> str:
+        """What the row of a handle came to: one of `STATES`."""
+        return STATES[handle & 15]
+
+    def read(self, handle: int) -> Recorded:
+        """What the journal holds under a handle.
+
+        Raises:
+            JournalDamaged: The line is not what was written.
+        """
+        return self._parse(self._line(handle >> 4), handle >> 4)
+
+    def read_many(self, handles: Sequence[int] | Handles) -> list[Recorded]:
+        """The same for many handles, in their order; lines near each other are read together.
+
+        Raises:
+            JournalDamaged: A line is not what was written.
+        """
+        offsets = np.asarray(handles, np.int64) >> 4
+        records: list[Recorded | None] = [None] * len(offsets)
+        start, block = 0, b""
+        for row in np.argsort(offsets, kind="stable").tolist():
+            offset = int(offsets[row])
+            stop = block.find(b"\n", offset - start) + 1
+            if not block or offset >= start + len(block) or not stop:
+                start, block = offset, os.pread(self._descriptor, NEAR, offset)
+                stop = block.find(b"\n") + 1
+            line = block[offset - start : stop] if stop else self._line(offset)
+            records[row] = self._parse(line, offset)
+        return records  # type: ignore[return-value]  # every row was visited
+
+    def _parse(self, line: bytes, offset: int) -> Recorded:
+        try:
+            return frames.parse(line)
+        except ValueError:
+            raise damaged(self.path, offset) from None
+
+    def _line(self, offset: int) -> bytes:
+        """The line that starts at `offset`, with its line feed."""
+        size = 4096
+        while True:
+            block = os.pread(self._descriptor, size, offset)
+            stop = block.find(b"\n") + 1
+            if stop or len(block) < size:
+                return block[:stop]
+            size *= 8
+
+    # The run
+
+    def begin(self, job: dict[str, Any]) -> None:
+        """Say durably that a run starts, with what; rows that a killed run left in flight are named in the same line.
+
+        Args:
+            job: Anything JSON can hold, without secrets; process, host and the marked rows are added.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        assert self._marks is not None
+        marked = [[mark.id.hex(), mark.index] for mark in self._marks.left]
+        self._note("run", {**job, "pid": os.getpid(), "host": os.uname().nodename, "possibly_charged": marked})
+        self.flush()
+        self._marks.forget()
+
+    def end(self, summary: dict[str, Any]) -> None:
+        """Say durably how the run ended.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        self._note("end", summary)
+        self.flush()
+
+    def tick(self, values: dict[str, Any]) -> None:
+        """Write down gate, limits and what is in flight; more than one a second is dropped.
+
+        Raises:
+            StorageError: The disk refused, now or before.
+        """
+        now = self._clock.monotonic()
+        if now - self._ticked >= 1:
+            self._ticked = now
+            self._note("tick", values)
+
+    def mark(self, name: bytes, index: int) -> None:
+        """A row's request is about to go out: from now until its outcome is durable a kill leaves its name.
+
+        Args:
+            name: The row's id.
+            index: Its number among the selected rows.
+        """
+        assert self._marks is not None
+        self._marks.mark(name, index)
+
+    def unmark(self, name: bytes) -> None:
+        """Nothing was sent for the row after all; an outcome's mark goes by itself, once it is durable."""
+        assert self._marks is not None
+        self._marks.unmark([name])
+
+    def append(self, outcome: Outcome) -> None:
+        """Hand an outcome to the writer; `on_durable` tells when it counts.
+
+        Raises:
+            StorageError: The disk refused, now or before.
+            ValueError: The outcome cannot be a line; see `frames.row`.
+        """
+        self._put(frames.row(outcome), outcome)
+
+    def flush(self) -> None:
+        """Wait until everything handed over is durable.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        if self._writer:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Write what was handed over, leave a checkpoint where it is worth one, and let go of the lock."""
+        if self._closed:
+            return
+        try:
+            if self._writer:
+                self._writer.close()
+                if self._writer.failed is None and self._behind >= self._stale:
+                    self._checkpoint()
+        finally:
+            self._let_go()
+
+    def _note(self, name: str, value: dict[str, Any]) -> None:
+        self._put(frames.note(name, value, self._clock.time()), name)
+
+    def _put(self, line: bytes, whose: Outcome | str) -> None:
+        if self._writer is None:
+            raise ValueError("the journal was opened for reading only")
+        self._writer.put(line, whose)
+
+    def _durable(self, entries: list[Entry], offset: int) -> None:
+        outcomes = []
+        for line, whose in entries:
+            if isinstance(whose, Outcome):
+                state = "ok" if whose.answer else whose.result.kind  # type: ignore[union-attr]
+                self._index.add(whose.id, handle(offset, CODES[state]))
+                outcomes.append(whose)
+            elif isinstance(whose, str):
+                self._notes[whose].append(offset)
+            offset += len(line)
+        self._behind += len(entries)
+        assert self._marks is not None
+        self._marks.unmark([outcome.id for outcome in outcomes])
+        if outcomes and self.on_durable:
+            self.on_durable(outcomes)
+
+    def _broken(self, failure: BatchError) -> None:
+        if self.on_failed:
+            self.on_failed(failure)
+
+    # Opening and closing
+
+    def _learn(self) -> None:
+        """Read what is there; where the file may be changed, cut its torn tail and start the writer."""
+        try:
+            size = os.fstat(self._descriptor).st_size
+            name, start = identity(self._descriptor, self.path, size)
+            if name is None:
+                end = self._found(size)
+            else:
+                self.id = name
+                end = self._replay(start, size)
+        except OSError as error:
+            raise storage(self.path, error) from error
+        if self._readonly:
+            marked = leftovers(self.folder / "marks", self.id)
+        else:
+            self._marks = Marks(self.folder / "marks", self.id, self._clock.time())
+            marked = self._marks.left
+        states = self.find([mark.id for mark in marked])
+        self.possibly_charged = [mark for mark, found in zip(marked, states.tolist(), strict=True) if found & 15 or found < 0]
+        if not self._readonly:
+            self._writer = Writer(self._descriptor, self.path, end, self._clock, self._durable, self._broken)
+            if self._behind >= 20 * self._stale:
+                self._checkpoint()
+
+    def _found(self, size: int) -> int:
+        """A journal without a line gets its first; whatever half a line was there is kept aside."""
+        self._notes = {"run": [], "tick": [], "end": []}
+        if self._readonly:
+            return 0
+        self._cut(0, size)
+        self.id = secrets.token_bytes(16)
+        line = frames.header(self.id, self._clock.time())
+        write_all(self._descriptor, line)
+        sync(self._descriptor)
+        sync_directory(self.path.parent)
+        return len(line)
+
+    def _replay(self, start: int, size: int) -> int:
+        covered = checkpoint.load(self.folder / "index", self.id, self._descriptor, size, self._index)
+        replay = Replay(self._descriptor, self.path, covered.end if covered else start, size)
+        replay.into(self._index)
+        self._behind = replay.lines
+        self._notes = {
+            name: (covered.notes.get(name, []) if covered else []) + offsets for name, offsets in replay.notes.items()
+        }
+        if self._readonly:
+            if replay.sound < size:
+                self.torn = f"{self.path}: the last {size - replay.sound} bytes are no whole line and were passed over"
+        else:
+            self._cut(replay.sound, size)
+        return replay.sound
+
+    def _cut(self, sound: int, size: int) -> None:
+        """Keep the bytes behind `sound` in a file of their own, then cut them off."""
+        if sound == size:
+            return
+        number = 1
+        while True:
+            aside = self.folder / f"torn-{number}"
+            try:
+                kept = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                break
+            except FileExistsError:
+                number += 1
+        try:
+            for offset in range(sound, size, NEAR):
+                write_all(kept, os.pread(self._descriptor, min(NEAR, size - offset), offset))
+            sync(kept)
+        finally:
+            os.close(kept)
+        os.ftruncate(self._descriptor, sound)
+        sync(self._descriptor)
+        self.torn = f"{self.path}: the last {size - sound} bytes were no whole line (a kill or a full disk); kept in {aside}"
+
+    def _checkpoint(self) -> None:
+        assert self._writer is not None
+        covered = checkpoint.Covered(self._writer.end, self._notes)
+        checkpoint.save(self.folder / "index", self.id, self._descriptor, covered, self._index)
+        self._behind = 0
+
+    def _start_over(self, *, lock: bool) -> None:
+        size = os.fstat(self._descriptor).st_size
+        if not size:
+            return
+        try:
+            identity(self._descriptor, self.path, size)
+        except ForeignFile:
+            raise
+        except (JobError, JournalDamaged):
+            pass  # another version, or damage: that it is moved aside is what was asked for
+        new = self.path.with_name(self.path.name + ".new")
+        new.unlink(missing_ok=True)
+        descriptor = acquire(new, lock=lock)
+        try:
+            self.id = secrets.token_bytes(16)
+            write_all(descriptor, frames.header(self.id, self._clock.time()))
+            sync(descriptor)
+            supplant(self.path, "old", new)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+
+    def _let_go(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self._marks:
+                self._marks.close()
+            os.close(self._descriptor)
+
+
+def folder_of(path: Path) -> Path:
+    """Where a journal keeps what can be made anew."""
+    return path.with_name(path.name + ".d")
+
+
+def _read_only(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise JobError(f"{path}: there is no such journal (run the job first, or name it with --journal)") from None
+    except OSError as error:
+        raise refusal(path, error) from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise refusal(folder, error) from error
+
+
+def _held(path: Path) -> str:
+    head = holder(folder_of(path) / "marks")
+    if "pid" not in head:
+        return f"{path}: another run holds it (--wait waits for it)"
+    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(head["since"]))
+    return f"{path}: held by process {head['pid']} on {head['host']} since {since}: {head['command']} (--wait waits for it)"

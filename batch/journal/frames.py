@@ -1,0 +1,156 @@
+"""One line of the journal: how it is built, checked and read.
+
+Format version 1. A line is JSON whose first member says what it is and whose last is the CRC32 of every byte before it:
+
+    {"journal":1,"id":"<32 hex>","at":1700000000.000,"crc":"xxxxxxxx"}
+    {"run":{…},"at":…,"crc":…}        and likewise "tick" and "end"
+    {"k":"<32 hex>","n":0,"ok":1,"at":…,"tries":[[200,0.2130,"",1]],"status":200,"body":{…},"crc":…}
+    {"k":"<32 hex>","n":0,"ok":0,"kind":"refused","at":…,"tries":[…],"status":400,"message":"…","crc":…}
+
+`k` is the row's key, `n` its occurrence, `at` seconds since the epoch, `tries` a list of status, seconds, kind and charged, and
+`body` the server's whole answer, byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import hexlify, unhexlify
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from .. import exact
+from ..records import Answer, Attempt, Failure, Outcome, row_id
+
+VERSION = 1
+STATES = ("ok", "input", "refused", "transient", "bad_body", "bad_answer", "too_large", "internal", "pending")
+"""What a line can say of its row: answered, or the kind of its failure. Handles carry the position in this tuple."""
+CODES = {state: code for code, state in enumerate(STATES)}
+SEAL = len(b',"crc":"xxxxxxxx"}\n')
+HEADER = re.compile(rb'\{"journal":(\d{1,9}),(?:"id":"([0-9a-f]{32})")?')
+ROW = re.compile(rb'\{"k":"([0-9a-f]{32})","n":(\d{1,18}),"ok":(?:1|0,"kind":"([a-z_]+)"),')
+NOTE = re.compile(rb'\{"(run|tick|end)":')
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the journal holds of one row.
+
+    Attributes:
+        key: The 16-byte digest of what was sent.
+        occurrence: How many earlier rows had the same key.
+        started: Seconds since the epoch, when the first attempt was about to be sent.
+        attempts: The requests that were sent for it.
+        status: The last HTTP status, when there was one.
+        body: The server's whole answer; empty when the row failed.
+        failure: Why it failed; None when it was answered.
+    """
+
+    key: bytes
+    occurrence: int
+    started: float
+    attempts: tuple[Attempt, ...]
+    status: int | None
+    body: bytes
+    failure: Failure | None = None
+
+    @property
+    def id(self) -> bytes:
+        """Key and occurrence as one 16-byte name."""
+        return row_id(self.key, self.occurrence)
+
+
+def seal(line: bytes) -> bytes:
+    """A JSON object without its closing brace becomes a whole line: CRC, brace, line feed."""
+    return b'%b,"crc":"%08x"}\n' % (line, crc32(line))
+
+
+def sound(line: bytes) -> bool:
+    """Whether a line, with its line feed, is whole and carries the right CRC."""
+    return line[-SEAL:] == b',"crc":"%08x"}\n' % crc32(line[:-SEAL])
+
+
+def header(identity: bytes, at: float) -> bytes:
+    """The first line of a journal."""
+    return seal(b'{"journal":%d,"id":"%b","at":%.3f' % (VERSION, hexlify(identity), at))
+
+
+def note(name: str, value: Any, at: float) -> bytes:
+    """A line about the run rather than a row: `run`, `tick` or `end`.
+
+    Raises:
+        ValueError: `value` has no JSON form.
+    """
+    return seal(b'{"%b":%b,"at":%.3f' % (name.encode(), exact.dumps(value), at))
+
+
+def row(outcome: Outcome) -> bytes:
+    """The line of one row's outcome; the answer's body is embedded as it is.
+
+    Raises:
+        ValueError: The body is not on one line, or the failure's kind is none of `STATES`.
+    """
+    result = outcome.result
+    tries = _tries(outcome.attempts)
+    if isinstance(result, Answer):
+        if b"\n" in result.body:
+            raise ValueError("an answer's body must be one line")
+        return seal(
+            b'{"k":"%b","n":%d,"ok":1,"at":%.3f,"tries":[%b],"status":%d,"body":%b'
+            % (hexlify(outcome.key), outcome.occurrence, outcome.started, tries, result.status, result.body)
+        )
+    if result.kind not in CODES:
+        raise ValueError(f"no such kind of failure: {result.kind}")
+    return seal(
+        b'{"k":"%b","n":%d,"ok":0,"kind":"%b","at":%.3f,"tries":[%b],"status":%b,"message":%b'
+        % (
+            hexlify(outcome.key),
+            outcome.occurrence,
+            result.kind.encode(),
+            outcome.started,
+            tries,
+            b"null" if result.status is None else b"%d" % result.status,
+            exact.dumps(result.message),
+        )
+    )
+
+
+def _tries(attempts: Iterable[Attempt]) -> bytes:
+    return b",".join(
+        b'[%b,%.4f,"%b",%d]'
+        % (b"null" if one.status is None else b"%d" % one.status, one.seconds, one.kind.encode(), one.charged)
+        for one in attempts
+    )
+
+
+def parse(line: bytes) -> Recorded:
+    """A row's line, read back.
+
+    Raises:
+        ValueError: It is torn, damaged or no row's line.
+    """
+    match = ROW.match(line)
+    if not match or not sound(line):
+        raise ValueError("no whole line of a row")
+    # A quote inside a JSON string is written \", so these bytes can only be the member itself.
+    cut = line.find(b',"body":') if match[3] is None else -1
+    members = exact.loads((line[:cut] if cut >= 0 else line[:-SEAL]) + b"}")
+    attempts = tuple(Attempt(one[0], float(one[1]), one[2], bool(one[3])) for one in members["tries"])
+    status = members["status"]
+    failure = None if match[3] is None else Failure(members["kind"], members["message"], status)
+    body = line[cut + len(b',"body":') : -SEAL] if cut >= 0 else b""
+    return Recorded(unhexlify(match[1]), int(match[2]), float(members["at"]), attempts, status, body, failure)
+
+
+def parse_note(line: bytes) -> dict[str, Any]:
+    """A run's, tick's or end's line as a dict, with `at` beside it.
+
+    Raises:
+        ValueError: It is torn, damaged or no such line.
+    """
+    match = NOTE.match(line)
+    if not match or not sound(line):
+        raise ValueError("no whole line of a run")
+    members: dict[str, Any] = exact.loads(line[:-SEAL] + b"}")
+    return members

@@ -1,0 +1,191 @@
+"""What is known of each row: its state and where its line stands, in 24 bytes a row."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .frames import STATES
+from .table import Names, Table, as_names
+
+Handles = npt.NDArray[np.int64]
+"""Where lines start in the journal, times 16, plus the position in `STATES`; -1 for a row nothing is known of."""
+RECENT = 1 << 15
+"""Rows kept in a dict before they are sorted in; about 200 bytes each."""
+UNKNOWN = -1
+
+
+def handle(offset: int, code: int) -> int:
+    """A line's place and what it says, in one number."""
+    return offset << 4 | code
+
+
+class Index:
+    """The rows' handles: the first answer wins, an answer beats a failure, a later failure replaces an earlier one.
+
+    Used by the writer's thread and the reader's at once; each call takes the lock for milliseconds.
+
+    Attributes:
+        table: The sorted rows; their one column is the handle, a second one counts them in a `Pass`.
+        duplicates: Lines that were dropped because their row had been answered before.
+    """
+
+    def __init__(self) -> None:
+        self.table = Table("<i8")
+        self.lock = threading.RLock()
+        self._recent: dict[bytes, int] = {}
+        self._duplicates = 0
+
+    def __len__(self) -> int:
+        self.settle()
+        return len(self.table)
+
+    @property
+    def duplicates(self) -> int:
+        """Lines that were dropped because their row had been answered before."""
+        self.settle()
+        return self._duplicates
+
+    def add(self, name: bytes, place: int) -> None:
+        """One row's line, as it is written."""
+        with self.lock:
+            if self._recent.get(name, 1) & 15 == 0:
+                self._duplicates += 1
+                return
+            self._recent[name] = place
+            if len(self._recent) >= RECENT:
+                self.settle()
+
+    def add_many(self, names: Names, places: Handles) -> None:
+        """Many rows' lines, in the order in which they stand in the journal."""
+        with self.lock:
+            names, places = self._first(names, places)
+            absent = np.ones(len(names), bool)
+            for part, rows, at in self.table.seek(names):
+                absent[rows] = False
+                failed = part[2][at] & 15 != 0
+                part[2][at[failed]] = places[rows[failed]]
+                self._duplicates += len(at) - int(failed.sum())
+            self.table.insert(names[absent], places[absent])
+
+    def _first(self, names: Names, places: Handles) -> tuple[Names, Handles]:
+        """The same rows with each name once; only names whose first halves are equal are looked at singly."""
+        order = np.argsort(names[:, 0])
+        halves = names[order, 0]
+        equal = halves[1:] == halves[:-1]
+        if not equal.any():
+            return names, places
+        doubtful = np.zeros(len(names), bool)
+        doubtful[order[1:][equal]] = doubtful[order[:-1][equal]] = True
+        best: dict[bytes, int] = {}
+        for row in np.flatnonzero(doubtful).tolist():
+            name = names[row].tobytes()
+            if name in best and places[best[name]] & 15 == 0:
+                self._duplicates += 1
+            else:
+                best[name] = row
+        doubtful[list(best.values())] = False
+        return names[~doubtful], places[~doubtful]
+
+    def settle(self) -> None:
+        """Sort in what came last."""
+        with self.lock:
+            if self._recent:
+                recent, self._recent = self._recent, {}
+                self.add_many(as_names(list(recent)), np.fromiter(recent.values(), np.int64, len(recent)))
+
+    def find(self, ids: Sequence[bytes] | npt.NDArray[np.uint8]) -> Handles:
+        """The handles of rows; -1 where nothing is known of one."""
+        names = as_names(ids)
+        found = np.full(len(names), UNKNOWN, np.int64)
+        with self.lock:
+            for part, rows, at in self.table.seek(names):
+                found[rows] = part[2][at]
+            if self._recent:
+                content = names.tobytes()
+                for row in np.flatnonzero((found == UNKNOWN) | (found & 15 != 0)).tolist():
+                    place = self._recent.get(content[16 * row : 16 * row + 16])
+                    if place is not None:
+                        found[row] = place
+        return found
+
+    def tally(self) -> dict[str, int]:
+        """How many rows are in each state, states without rows left out."""
+        with self.lock:
+            self.settle()
+            counts = sum((np.bincount(part[2] & 15, minlength=16) for part in self.table.parts), np.zeros(16, np.intp))
+        return {state: int(count) for state, count in zip(STATES, counts, strict=False) if count}
+
+
+class Pass:
+    """One reading of the input: how often each key was seen so far.
+
+    Keys that the index knew when the pass began are counted in a column beside their rows (4 bytes each), others in a table of
+    their own (20 bytes each).
+    """
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._seen = Table("<u4")
+        self._recent: dict[bytes, int] = {}
+        self._counted = False
+        with index.lock:
+            index.settle()
+            if len(index.table.kinds) > 3:
+                for part in index.table.parts:
+                    part[3][:] = 0
+                self._counted = True
+            elif len(index.table):
+                index.table.widen("<u4")
+                self._counted = True
+
+    def occurrences(self, keys: Sequence[bytes] | npt.NDArray[np.uint8]) -> list[int]:
+        """How often each key was seen before, in this pass and, in order, within `keys`."""
+        content = keys.tobytes() if isinstance(keys, np.ndarray) else b"".join(keys)
+        counts: dict[bytes, int] = {}
+        before = []
+        for at in range(0, len(content), 16):
+            key = content[at : at + 16]
+            count = counts.get(key, 0)
+            before.append(count)
+            counts[key] = count + 1
+        earlier = self._count(counts)
+        if earlier:
+            return [count + earlier.get(content[16 * row : 16 * row + 16], 0) for row, count in enumerate(before)]
+        return before
+
+    def _count(self, counts: dict[bytes, int]) -> dict[bytes, int]:
+        """Add to what was seen; what had been seen of those keys before."""
+        keys = list(counts)
+        names = as_names(keys)
+        more = np.fromiter(counts.values(), np.uint32, len(counts))
+        earlier = np.zeros(len(keys), np.int64)
+        homeless = np.ones(len(keys), bool)
+        for part, rows, at in self._seen.seek(names):
+            earlier[rows] = part[2][at]
+            part[2][at] += more[rows]
+            homeless[rows] = False
+        # What was seen before it came into the index goes on being counted here, so this is asked first.
+        if self._recent:
+            for row in np.flatnonzero(homeless).tolist():
+                count = self._recent.get(keys[row])
+                if count is not None:
+                    earlier[row] = count
+                    self._recent[keys[row]] = count + counts[keys[row]]
+                    homeless[row] = False
+        if self._counted:
+            left = np.flatnonzero(homeless)
+            with self.index.lock:
+                for part, rows, at in self.index.table.seek(names[left]):
+                    earlier[left[rows]] = part[3][at]
+                    part[3][at] += more[left[rows]]
+                    homeless[left[rows]] = False
+        for row in np.flatnonzero(homeless).tolist():
+            self._recent[keys[row]] = counts[keys[row]]
+        if len(self._recent) >= RECENT:
+            recent, self._recent = self._recent, {}
+            self._seen.insert(as_names(list(recent)), np.fromiter(recent.values(), np.uint32, len(recent)))
+        return {keys[row]: int(earlier[row]) for row in np.flatnonzero(earlier).tolist()}
