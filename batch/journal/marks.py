@@ -1,7 +1,7 @@
 """What is in flight: a slot a row in a mapped file, which outlives a SIGKILL and costs about a microsecond.
 
-A row is marked just before its request goes out and unmarked once its outcome is durable, so after a hard kill the slots name the rows
-that may be charged twice. The file's first block says who holds the journal. Nothing here need survive a power cut.
+A row is marked just before its request goes out and unmarked once its outcome is durable, so after a hard kill the slots name the
+rows that may be charged twice. The file's head says who holds the journal. Nothing here need survive a power cut.
 """
 
 from __future__ import annotations
@@ -97,13 +97,8 @@ class Marks:
         self._grow(content)
         while len(self._maps) * BLOCK < len(content):
             self._grow(content)
-        head = {
-            "journal": journal.hex(),
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": since,
-            "command": _command(),
-        }
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": _command()}
+        head = {"journal": journal.hex(), **who}
         self._maps[0][:HEAD] = json.dumps(head).encode().ljust(HEAD, b"\0")
 
     def _grow(self, content: bytes = b"") -> None:
