@@ -29,6 +29,7 @@ class Asking:
         pace: Says when, and whether a failed attempt counts against the row (an outage's do not).
         attempts: How many attempts a row may use up, the first included.
         sending: Called with the prompt just before its first request, so that it can be marked as in flight.
+        attempted: Called with every `Attempt`, and `first=` whether it was its row's first.
         journal_id: Folded into the `Idempotency-Key`, which stays the same over attempts and resumed runs.
         stopping: Cuts a backoff short.
     """
@@ -40,6 +41,7 @@ class Asking:
         *,
         attempts: int = 5,
         sending: Callable[[Prompt], None] = lambda prompt: None,
+        attempted: Callable[..., None] = lambda attempt, first: None,
         journal_id: bytes = b"",
         stopping: threading.Event | None = None,
         clock: Clock = SYSTEM,
@@ -48,6 +50,7 @@ class Asking:
         self._pace = pace
         self._attempts = attempts
         self._sending = sending
+        self._attempted = attempted
         self._journal_id = journal_id
         self._sleep = sleep_using_event(stopping or threading.Event())
         self._clock = clock
@@ -105,14 +108,18 @@ class _One:
             reply = asking._client.call(prompt, idempotency_key=self._key)
         except CallError as error:
             charged = turn.failed(error)
-            self.attempts.append(Attempt(error.status, error.seconds, error.kind, charged))
+            self._count(Attempt(error.status, error.seconds, error.kind, charged))
             raise
         except BaseException:
             turn.cancel()
             raise
         turn.done(reply)
-        self.attempts.append(Attempt(reply.answer.status, reply.seconds))
+        self._count(Attempt(reply.answer.status, reply.seconds))
         return reply.answer
+
+    def _count(self, attempt: Attempt) -> None:
+        self._asking._attempted(attempt, first=not self.attempts)
+        self.attempts.append(attempt)
 
     def used_up(self, _: RetryCallState) -> bool:
         return sum(attempt.charged for attempt in self.attempts) >= self._asking._attempts

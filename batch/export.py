@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import BatchError, CallError, InputChanged
+from .errors import BatchError, CallError
 from .formats import Sink, Source
 from .journal import Journal, Recorded
 from .records import Answer
@@ -28,6 +28,9 @@ COLUMNS = (
     "latency_s",
 )
 """The generated columns, in the contract's order."""
+
+RAW = "raw"
+"""The column of `--keep-raw`: the server's whole answer."""
 
 NOT_ASKED = "not asked yet: the run was interrupted; the same command goes on"
 
@@ -72,12 +75,14 @@ def generated(recorded: Recorded | None, wire: Wire, *, keep_raw: bool = False) 
     if recorded is None:
         return failed("pending", NOT_ASKED)
     last = recorded.attempts[-1].seconds if recorded.attempts else None
-    members = failed(recorded.kind, recorded.message) | {
+    failure = recorded.failure
+    members = failed(failure.kind, failure.message) if failure else failed("", "")
+    members |= {
         "http_status": recorded.status,
         "attempts": len(recorded.attempts),
         "latency_s": last if last is None else round(last, 3),
     }
-    if recorded.body is None:
+    if failure:
         return members
     try:
         answer: Answer = wire.answer(recorded.body, recorded.status or 200)
@@ -91,7 +96,7 @@ def generated(recorded: Recorded | None, wire: Wire, *, keep_raw: bool = False) 
         "completion_tokens": answer.completion_tokens,
     }
     if keep_raw:
-        members["raw"] = recorded.body.decode("utf-8")
+        members[RAW] = recorded.body.decode("utf-8")
     return members
 
 
@@ -100,9 +105,7 @@ def failed(kind: str, words: str) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | {"response": "", "error": words, "error_kind": kind, "finish_reason": ""}
 
 
-def export(
-    source: Source, spool: Spool, journal: Journal, sink: Sink, wire: Wire, *, keep_raw: bool = False, sha256: str = ""
-) -> Written:
+def export(source: Source, spool: Spool, journal: Journal, sink: Sink, wire: Wire, *, keep_raw: bool = False) -> Written:
     """Write the output: one row for every selected row of the input, in its order.
 
     Args:
@@ -112,7 +115,6 @@ def export(
         sink: Where rows go; committed here, once every row is in it.
         wire: Reads the servers' answers.
         keep_raw: Whether to add the servers' whole answers.
-        sha256: The digest of the input as the reading pass saw it, when it saw all of it.
 
     Raises:
         InputChanged: The input's bytes are no longer those of the reading pass; the old output stays.
@@ -127,24 +129,21 @@ def export(
         for chunk in source.chunks():
             wanted = records.below(chunk.first + len(chunk))
             names = ids(wanted)
-            known = journal.read_many(journal.find(names)) if names else []
+            handles = journal.find(names)
+            known = iter(journal.read_many(handles[handles >= 0]))
             positions, members = [], []
-            for number, name, recorded in zip(wanted["number"].tolist(), names, known, strict=True):
+            for number, name, handle in zip(wanted["number"].tolist(), names, handles.tolist(), strict=True):
                 if name == NO_ID:
                     if trouble is None or trouble[0] != written.rows:
                         raise BatchError(f"row {written.rows + 1} has lost its reason: please run again with --fresh")
                     one = failed("input", trouble[1])
                     trouble = next(problems, None)
                 else:
-                    one = generated(recorded, wire, keep_raw=keep_raw)
+                    one = generated(next(known) if handle >= 0 else None, wire, keep_raw=keep_raw)
                 written.count(one)
                 positions.append(number - chunk.first)
                 members.append(one)
             sink.write(chunk, positions, members)
-            if written.rows == spool.count and not sha256:
-                break
-        if sha256 and source.sha256 != sha256:
-            raise InputChanged(f"{source.name} changed while the run went on; run again to ask for what is new")
         if written.rows != spool.count:
             raise BatchError(f"{written.rows} rows for {spool.count} selected ones: the output is not replaced")
         sink.commit()

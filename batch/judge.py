@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from time import monotonic
 
 from .errors import BatchError, Denied, Halted, Interrupted, RunRefused
 from .job import Job, share
@@ -30,18 +31,20 @@ class Stop:
         event: Set once the run is to take in no more; what is in flight may come home.
         hard: Set by a second signal: commit what has arrived and leave.
         error: The reason.
+        at: When, on the monotonic clock.
     """
 
     def __init__(self) -> None:
         self.event = threading.Event()
         self.hard = threading.Event()
         self.error: BatchError | None = None
+        self.at = 0.0
         self._lock = threading.Lock()
 
     def because(self, error: BatchError) -> None:
         """End the run for this reason."""
         with self._lock:
-            self.error = self.error or error
+            self.error, self.at = self.error or error, self.at or monotonic()
         self.event.set()
 
     def interrupt(self, signum: int) -> None:
@@ -49,7 +52,7 @@ class Stop:
         # No lock here: a signal handler runs between two steps of the main thread, which may hold it.
         if self.event.is_set():
             self.hard.set()
-        self.error = self.error or Interrupted(signum)
+        self.error, self.at = self.error or Interrupted(signum), self.at or monotonic()
         self.event.set()
 
 
@@ -76,14 +79,16 @@ class Judge:
         self._lock = threading.Lock()
         self._withheld: list[Outcome] | None = []
         self._denials = 0
+        self._denial: Denied | None = None
         self._bugs = 0
         self._finished = 0
         self._failed = 0
 
     def outcome(self, outcome: Outcome) -> None:
         """Judge one row's end, and keep it, unless it may yet prove to speak of the whole job."""
-        self._tally.sent(outcome)
         result = outcome.result
+        if isinstance(result, Answer):
+            self._tally.answered(result)
         if self._withheld is not None and not self._may_keep(outcome):
             return
         self._keep(outcome)
@@ -102,11 +107,10 @@ class Judge:
                     self._stop.because(BatchError(f"{BUGS} rows in a row ended in a bug, the last one: {result.message}"))
         self._look_at_share()
 
-    def denied(self, outcome: Outcome, error: Denied) -> None:
-        """A response that speaks of this client: the row stays pending, and a few of them end the run."""
-        self._tally.sent(outcome)
-        self._drop(outcome)
+    def denied(self, error: Denied) -> None:
+        """A response that speaks of this client: its row stays pending, and a few of them end the run."""
         with self._lock:
+            self._denial = error
             self._denials += 1
             enough = error.at_once or self._denials >= DENIALS
         if enough:
@@ -116,6 +120,8 @@ class Judge:
         """The input is at its end: what was withheld counts."""
         with self._lock:
             withheld, self._withheld = self._withheld or [], None
+        if self._denials and not self._stop.set:
+            self._stop.because(RunRefused(str(self._denial)))
         if isinstance(self._stop.error, RunRefused):
             return
         for outcome in withheld:

@@ -53,20 +53,19 @@ class Spool:
         self._said.write(json.dumps([self.count, words]) + "\n")
         self.append(number, NO_ID)
 
-    def finish(self, about: dict[str, Any]) -> None:
-        """The pass is over.
-
-        Args:
-            about: What was read and asked, so that the next run can tell whether this pass still holds.
-        """
+    def close(self) -> None:
+        """The pass is over, or ends where it is."""
         self._out.close()
         self._said.close()
-        self.describe(about | {"rows": self.count})
 
     def describe(self, about: dict[str, Any]) -> None:
-        """Replace what is said about the pass, atomically."""
+        """Say what was read, asked and written, so that the next run can tell whether anything is left to do.
+
+        Args:
+            about: Plain data; `rows` is added. Replaces what was said before, atomically.
+        """
         new = self._about.with_suffix(".new")
-        new.write_text(json.dumps(about), encoding="utf-8")
+        new.write_text(json.dumps(about | {"rows": self.count}), encoding="utf-8")
         new.replace(self._about)
 
     def about(self) -> dict[str, Any]:
@@ -79,11 +78,6 @@ class Spool:
             return {}
         self.count = about["rows"]
         return dict(about)
-
-    def flush(self) -> None:
-        """Make what was written readable."""
-        self._out.flush()
-        self._said.flush()
 
     def blocks(self) -> Iterator[np.ndarray[Any, Any]]:
         """The records in input order, some thousands at a time."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .job import Price
-from .records import Answer, Outcome
+from .records import Answer, Attempt, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +96,20 @@ class Tally:
 
     def row(self, *, cached: bool = False, failed: bool = False) -> None:
         """One selected row was read; perhaps it needs no asking."""
-        self.read += 1
         self.cached += cached
         self.failed += failed
 
-    def sent(self, outcome: Outcome) -> None:
-        """Count what was sent for a row, whatever came of it."""
-        answer = outcome.result if isinstance(outcome.result, Answer) else None
+    def attempt(self, attempt: Attempt, *, first: bool) -> None:
+        """Count one request that was sent."""
         with self._lock:
-            self.requests += len(outcome.attempts)
-            self.retries += max(0, len(outcome.attempts) - 1)
-            if answer:
-                self.prompt_tokens += answer.prompt_tokens or 0
-                self.completion_tokens += answer.completion_tokens or 0
+            self.requests += 1
+            self.retries += not first
+
+    def answered(self, answer: Answer) -> None:
+        """Count what an answer used."""
+        with self._lock:
+            self.prompt_tokens += answer.prompt_tokens or 0
+            self.completion_tokens += answer.completion_tokens or 0
 
     def durable(self, outcomes: Iterable[Outcome]) -> None:
         """Count rows as done, now that the journal has them."""

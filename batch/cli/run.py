@@ -98,7 +98,7 @@ def command(source: str, quiet: bool, **options: Any) -> int:
     Exit codes: 0 every row has an answer, 1 some rows failed, 2 something must be changed, 3 storage failed,
     4 the server refuses the run, 5 the journal is damaged, 6 a limit was reached, 75 try later, 128+N signal N.
     """
-    from ..run import run
+    from ..trip import run
     from .progress import Progress
 
     settings = {name: value for name, value in options.items() if value is not None and value != ()}
@@ -159,8 +159,6 @@ def handle(stop: Any) -> None:
 
 def tell(job: Job, summary: Summary, *, quiet: bool) -> None:
     """The one JSON line for pipelines, and words for people."""
-    from ..exact import dumps
-
     if summary.error:
         say(summary.error)
     if summary.pending:
@@ -170,7 +168,14 @@ def tell(job: Job, summary: Summary, *, quiet: bool) -> None:
         say(f"{summary.failed} of {summary.rows} rows failed ({kinds}); see the column 'error' of {summary.output}")
     if summary.possibly_charged_twice:
         say(f"{summary.possibly_charged_twice} rows were in flight when an earlier run was killed and may have been charged twice")
-    line = {name: value for name, value in asdict(summary).items() if name not in ("kinds", "error")}
     if job.output != "-":
-        sys.stdout.buffer.write(dumps(line) + b"\n")
-        sys.stdout.buffer.flush()
+        tell_summary(summary)
+
+
+def tell_summary(summary: Summary) -> None:
+    """The one JSON line on standard output."""
+    from ..exact import dumps
+
+    line = {name: value for name, value in asdict(summary).items() if name not in ("kinds", "error")}
+    sys.stdout.buffer.write(dumps(line) + b"\n")
+    sys.stdout.buffer.flush()

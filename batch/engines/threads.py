@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from types import TracebackType
+from time import monotonic
 
 from ..records import Prompt
 
@@ -50,21 +50,17 @@ class Threads:
         self._queue.put(prompt)
         return True
 
-    def close(self, timeout: float | None = None) -> bool:
-        """Wait until every queued prompt is worked on (or dropped, when stopping); False when `timeout` seconds were not enough."""
+    def finish(self) -> None:
+        """No more prompts come; threads end once the queue is empty (or dropped, when stopping)."""
         for _ in self._threads:
             self._queue.put(None)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until all threads have ended; False when `timeout` seconds were not enough."""
+        until = monotonic() + timeout
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(max(0.0, until - monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
-
-    def __enter__(self) -> Threads:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
-            self._stopping.set()
-        self.close()
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._loop, name=f"ask-{len(self._threads)}", daemon=True)

@@ -1,0 +1,117 @@
+"""Input and output side by side: which rows there are, whether the output still fits them, and writing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import formats
+from .export import COLUMNS, RAW, Written, export
+from .job import Job, digest
+from .journal import Journal
+from .prompts import Prompts
+from .reading import AGAIN, Reading
+from .records import Prompt
+from .spool import Spool
+from .tally import Tally
+from .wires import WIRES
+
+
+class Alignment:
+    """A job's rows, as its input has them now.
+
+    Args:
+        job: What is read and written.
+        asked: What decides a row's key beside its own values: `template`, `protocol`, `identity` and `model`.
+        journal: What is known of each row.
+        tally: Counts rows that need no asking.
+        stack: Closes the input.
+    """
+
+    def __init__(self, job: Job, asked: dict[str, Any], journal: Journal, tally: Tally, stack: ExitStack) -> None:
+        self._job = job
+        self._journal = journal
+        self._tally = tally
+        self.wire = WIRES[asked["protocol"]]
+        prompts = Prompts(
+            self.wire,
+            asked["identity"],
+            model=asked["model"],
+            template=asked["template"],
+            column=job.prompt_column,
+            system=job.system,
+            parameters=job.parameters,
+            row_params=job.row_params,
+        )
+        reserved = [job.prefix + name for name in (*COLUMNS, RAW)]
+        self.source = stack.enter_context(
+            formats.source(
+                job.input,
+                format=job.input_format or None,
+                encoding=job.encoding,
+                spool=journal.folder / "stdin",
+                reserved=reserved,
+            )
+        )
+        self.spool = Spool(journal.folder)
+        self.reading = Reading(job, self.source, prompts, journal, self.spool, tally)
+        self._asked = digest([job.asked(), asked])
+        self._shape = digest([job.output, job.output_format, job.prefix, job.keep_raw, job.csv_guard, job.errors])
+
+    def pending(self, going_on: Callable[[], bool]) -> Iterator[Prompt]:
+        """The prompts that are to be asked; see `Reading.pending`."""
+        return self.reading.pending(going_on)
+
+    def done_already(self) -> Written | None:
+        """What an earlier run wrote, if it did exactly this, to the last row, and its output is still as it left it."""
+        about = self.spool.about()
+        if (about.get("asked"), about.get("shape"), about.get("left")) != (self._asked, self._shape, 0):
+            return None
+        written = Written(**about["written"])
+        if (self._job.retry_failed and written.failed) or about["output"] != _state(self._job.output):
+            return None
+        if about["size"] != self.source.size or about["sha256"] != self.source.digest():
+            return None
+        self._tally.cached = written.ok
+        return written
+
+    def write(self) -> Written:
+        """Write the output, once the reading pass is whole.
+
+        Raises:
+            InputChanged: The input is no longer what the reading pass saw; the old output stays.
+            StorageError: The output cannot be written; the old one stays.
+        """
+        job = self._job
+        sink = formats.sink(
+            job.output,
+            format=job.output_format or None,
+            source=self.source,
+            names=[*COLUMNS, *([RAW] if job.keep_raw else [])],
+            prefix=job.prefix,
+            csv_guard=job.csv_guard,
+        )
+        written = export(self.source, self.spool, self._journal, sink, self.wire, keep_raw=job.keep_raw)
+        about = {
+            "asked": self._asked,
+            "shape": self._shape,
+            "size": self.source.size,
+            "sha256": self.source.sha256,
+            "left": written.pending + sum(written.kinds.get(kind, 0) for kind in AGAIN),
+            "written": asdict(written),
+            "output": _state(job.output),
+        }
+        self.spool.describe(about)
+        return written
+
+
+def _state(output: str) -> list[int] | None:
+    """What tells a file that was touched from one that was not."""
+    try:
+        state = Path(output).stat()
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns, state.st_ino]

@@ -1,0 +1,101 @@
+"""A job's endpoint, opened: the gateway started where it is the embedded one, credentials read, a client ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from .client import Client
+from .errors import JobError, RowError
+from .job import EMBEDDED, Job
+from .records import KEY_BYTES, Prompt
+from .settings import setting
+from .wires import WIRES, Wire
+
+MOST = 1000
+"""Connections kept where the concurrency finds itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An endpoint that can be asked.
+
+    Attributes:
+        client: Sends one attempt.
+        wire: How its protocol writes and reads.
+        identity: What it counts as in a row's key.
+        model: Who is asked when a row names no model.
+        note: What a person should know of it, or "".
+    """
+
+    client: Client
+    wire: Wire
+    identity: str
+    model: str
+    note: str = ""
+
+    def complete(self, messages: list[dict[str, Any]], parameters: Mapping[str, Any]) -> str:
+        """One answer's text, one attempt.
+
+        Raises:
+            CallError: What went wrong.
+            JobError: The messages or parameters cannot be sent.
+        """
+        return self.client.call(self._prompt(messages, parameters)).answer.text
+
+    def stream(self, messages: list[dict[str, Any]], parameters: Mapping[str, Any]) -> Iterator[str]:
+        """One answer's text as it comes.
+
+        Raises:
+            CallError: What went wrong.
+            JobError: The messages or parameters cannot be sent.
+        """
+        return self.client.stream(self._prompt(messages, parameters, stream=True))
+
+    def _prompt(self, messages: list[dict[str, Any]], parameters: Mapping[str, Any], *, stream: bool = False) -> Prompt:
+        try:
+            body, content = self.wire.request(self.model, messages, parameters, stream=stream)
+        except RowError as error:
+            raise JobError(str(error)) from None
+        return Prompt(0, bytes(KEY_BYTES), 0, body, content)
+
+
+def connect(job: Job, stack: ExitStack) -> Connection:
+    """Open a job's endpoint.
+
+    Args:
+        job: Names it.
+        stack: Closes it.
+
+    Raises:
+        JobError: No endpoint, credentials or model are named, or the embedded gateway lacks its packages.
+    """
+    endpoint = job.resolved_endpoint()
+    concurrency = job.concurrency if isinstance(job.concurrency, int) else MOST
+    if endpoint.url == EMBEDDED:
+        from .gateway.embedded import Embedded
+
+        gateway = stack.enter_context(Embedded())
+        client = Client(gateway.url, "ails", gateway.credentials, connections=concurrency, timeout=float(job.timeout))
+        # The key holds the model that answers, not the port: what the echo answered is asked again once there is a real model.
+        identity = f"{EMBEDDED}:{gateway.answers_as}"
+        connection = Connection(client, WIRES["ails"], identity, job.model or gateway.answers_as, gateway.why)
+    else:
+        model = job.model or setting("AILS_MODEL") or ""
+        if not model and "model" not in job.row_params:
+            raise JobError("no model: give --model, set AILS_MODEL, or name a column with --row-params model")
+        protocol = endpoint.protocol or "ails"
+        client = Client(
+            endpoint.url,
+            protocol,
+            endpoint.credentials(),
+            connections=concurrency,
+            timeout=float(job.timeout),
+            client_version=endpoint.client_version,
+            allow_http=endpoint.allow_http,
+        )
+        connection = Connection(client, WIRES[protocol], endpoint.identity, model)
+    stack.callback(connection.client.close)
+    return connection

@@ -1,0 +1,298 @@
+"""The whole trip: read, ask what is missing, journal, export."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+
+from . import formats
+from .alignment import Alignment
+from .asking import Asking
+from .connection import connect
+from .engines.threads import Threads
+from .errors import BatchError, Denied, Halted, Interrupted, JobError
+from .export import Written
+from .job import Job, dated, share
+from .job import job as checked
+from .journal import Journal
+from .judge import Judge, Stop
+from .pace import Pace, Stopped
+from .records import Outcome, Prompt
+from .tally import Snapshot, Summary, Tally
+
+DRAIN = 30.0
+"""Seconds that requests in flight get to come home once the run is stopping."""
+
+AFTER_SIGNAL = 10.0
+"""Seconds that reading on and writing the output may take after a signal; what takes longer is left to `export`."""
+
+Watch = Callable[[Snapshot], None]
+
+
+def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None) -> Summary:
+    """Ask what is missing and write the output.
+
+    Args:
+        job: What is to be done.
+        watch: Called some times a second, from a thread of the run, with how far it is.
+        stop: Ends the run from outside, for example from a signal handler.
+
+    Returns:
+        How it ended; a run that ended early has the reason in `error` and its code in `exit_code`.
+
+    Raises:
+        BatchError: It could not begin: settings, input, output, journal or lock.
+    """
+    with ExitStack() as stack:
+        trip = Trip(job, stop or Stop(), watch or (lambda snapshot: None), stack)
+        if not trip.is_done_already():
+            trip.ask_what_is_missing()
+            trip.write_the_output()
+        return trip.summary()
+
+
+def export_again(output: str, journal: str = "") -> Summary:
+    """Write an output from its journal and its input; nothing is sent.
+
+    Args:
+        output: The output of an earlier run.
+        journal: Its journal, when it is not `OUTPUT.journal`.
+
+    Raises:
+        BatchError: There is no journal, another run holds it, or the input or the output cannot be used.
+    """
+    path = Path(journal or output + ".journal")
+    if not path.exists():
+        raise JobError(f"{path}: no such journal; name it with --journal")
+    begun = monotonic()
+    with ExitStack() as stack:
+        opened = stack.enter_context(Journal.open(path))
+        if not opened.runs:
+            raise JobError(f"{path} holds no run; ails-batch run begins one")
+        asked = opened.runs[-1]["run"]
+        job = msgspec.structs.replace(checked(asked["job"]), output=output)
+        formats.preflight_output(output, job.input)
+        tally = Tally()
+        alignment = Alignment(job, asked, opened, tally, stack)
+        for _ in alignment.pending(lambda: True):
+            pass
+        written = alignment.write()
+        return _summary(job, written, tally, opened, begun=begun, code=_code(job, written))
+
+
+class Trip:
+    """One run under way."""
+
+    def __init__(self, job: Job, stop: Stop, watch: Watch, stack: ExitStack) -> None:
+        self.begun = monotonic()
+        self.job = job = msgspec.structs.replace(job, output=dated(job.output, datetime.now().astimezone()))
+        self.stop = stop
+        self.watch = watch
+        formats.preflight_output(job.output, job.input)
+        connection = connect(job, stack)
+        self.journal = stack.enter_context(Journal.open(_journal(job, stack), fresh=job.fresh, wait=job.wait))
+        self.asked = {
+            "template": job.template_text(),
+            "protocol": connection.wire.name,
+            "identity": connection.identity,
+            "model": connection.model,
+        }
+        self.tally = Tally(job.price)
+        self.alignment = Alignment(job, self.asked, self.journal, self.tally, stack)
+        self.pace = Pace(
+            rpm=job.rpm,
+            tpm=job.tpm,
+            burst=job.burst,
+            concurrency=None if job.concurrency == "auto" else job.concurrency,
+            max_outage=float(job.max_outage),
+        )
+        self.asking = Asking(
+            connection.client,
+            self.pace,
+            attempts=job.attempts,
+            sending=self._mark,
+            attempted=self.tally.attempt,
+            journal_id=self.journal.id,
+            stopping=stop.event,
+        )
+        self.judge = Judge(job, self.tally, stop, keep=self.journal.append, drop=self._drop)
+        self.journal.on_durable = self._durable
+        self.flying: dict[int, bytes] = {}
+        self.written: Written | None = None
+        self.home = threading.Event()
+
+    def is_done_already(self) -> bool:
+        """Whether an earlier run did exactly this, to the last row, and its output is still there."""
+        self.written = self.alignment.done_already()
+        return self.written is not None
+
+    def ask_what_is_missing(self) -> None:
+        """Read the input, ask every row that has no answer yet, and wait until all of it is durable."""
+        self.journal.begin({"job": self.job.shown(), **self.asked})
+        pulse = threading.Thread(target=self._pulse, name="pulse", daemon=True)
+        pulse.start()
+        threads = Threads(self._ask, lambda: self.pace.width, self.stop.event)
+        try:
+            for prompt in self.alignment.pending(self._has_time):
+                threads.put(prompt)
+        except BatchError as error:
+            self.stop.because(error)
+        except KeyboardInterrupt:
+            self.stop.interrupt(signal.SIGINT)
+        threads.finish()
+        self._drain(threads)
+        self.judge.close()
+        if self.journal.failed is None:
+            self.journal.flush()
+        self.home.set()
+        pulse.join()
+
+    def write_the_output(self) -> None:
+        """Export, unless the input could not be read to its end."""
+        if not self.alignment.reading.whole or self.journal.failed is not None or self.stop.hard.is_set():
+            return
+        try:
+            self.written = self.alignment.write()
+        except BatchError as error:
+            self.stop.error = error
+
+    def summary(self) -> Summary:
+        """How it ended."""
+        tally, written, error = self.tally, self.written, self.stop.error
+        if written is None:
+            left = tally.read - tally.cached - tally.ok - tally.failed
+            written = Written(tally.read, tally.cached + tally.ok, tally.failed, max(0, left))
+        if isinstance(error, Interrupted):
+            code = error.exit_status
+        else:
+            code = error.exit_code if error else _code(self.job, written)
+        return _summary(self.job, written, tally, self.journal, begun=self.begun, code=code, error=error)
+
+    def _ask(self, prompt: Prompt) -> None:
+        """One prompt's stay in flight: from the permit until its outcome is durable, or dropped."""
+        if not self.pace.acquire():
+            return
+        self.flying[prompt.index] = prompt.id
+        try:
+            self.judge.outcome(self.asking(prompt))
+            return
+        except Stopped:
+            pass
+        except Denied as error:
+            self.judge.denied(error)
+        except BatchError as error:
+            self.stop.because(error)
+        self._landed(prompt.index)
+
+    def _mark(self, prompt: Prompt) -> None:
+        self.journal.mark(prompt.id, prompt.index)
+
+    def _durable(self, outcomes: list[Outcome]) -> None:
+        self.tally.durable(outcomes)
+        for outcome in outcomes:
+            self._landed(outcome.index)
+
+    def _drop(self, outcome: Outcome) -> None:
+        self._landed(outcome.index)
+
+    def _landed(self, index: int) -> None:
+        """A row is in flight no longer; one that had landed before is no news."""
+        if (name := self.flying.pop(index, None)) is not None:
+            self.journal.unmark(name)
+            self.pace.release()
+
+    def _has_time(self) -> bool:
+        """Whether the reading pass may go on: always, but not for long after a signal."""
+        if not isinstance(self.stop.error, Interrupted):
+            return True
+        return not self.stop.hard.is_set() and monotonic() - self.stop.at < AFTER_SIGNAL
+
+    def _drain(self, threads: Threads) -> None:
+        while not threads.wait(0.1):
+            if self.stop.hard.is_set() or (self.stop.event.is_set() and monotonic() - self.stop.at > DRAIN):
+                return
+
+    def _pulse(self) -> None:
+        """Ten times a second: see whether it is time to end, and show how far it is; once a second into the journal, too."""
+        deadline = float(self.job.deadline) if self.job.deadline else float("inf")
+        ticked = 0.0
+        while not self.home.wait(0.1):
+            now = monotonic()
+            if self.journal.failed is not None:
+                self.stop.because(self.journal.failed)
+            if now - self.begun > deadline:
+                self.stop.because(Halted(f"stopped at --deadline {deadline:g} s"))
+            if self.stop.event.is_set():
+                self.pace.stop()
+            self.watch(self._snapshot())
+            if now - ticked >= 1.0 and self.journal.failed is None:
+                ticked = now
+                self.journal.tick(asdict(self.pace.state()))
+        self.watch(self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        tally, pace, alignment = self.tally, self.pace.state(), self.alignment
+        return Snapshot(
+            total=alignment.spool.count if alignment.reading.whole else alignment.source.estimate(),
+            exact=alignment.reading.whole,
+            done=tally.done,
+            ok=tally.ok,
+            failed=tally.failed,
+            cached=tally.cached,
+            requests=tally.requests,
+            retries=tally.retries,
+            prompt_tokens=tally.prompt_tokens,
+            completion_tokens=tally.completion_tokens,
+            cost_usd=tally.cost,
+            in_flight=pace.in_flight,
+            width=pace.width,
+            bound=pace.bound,
+            waiting=pace.waiting,
+        )
+
+
+def _summary(
+    job: Job, written: Written, tally: Tally, journal: Journal, *, begun: float, code: int, error: BatchError | None = None
+) -> Summary:
+    return Summary(
+        rows=written.rows,
+        ok=written.ok,
+        failed=written.failed,
+        pending=written.pending,
+        truncated=written.truncated,
+        cached=tally.cached,
+        requests=tally.requests,
+        retries=tally.retries,
+        prompt_tokens=tally.prompt_tokens,
+        completion_tokens=tally.completion_tokens,
+        cost_usd=tally.cost,
+        seconds=round(monotonic() - begun, 3),
+        possibly_charged_twice=len(journal.possibly_charged),
+        output=job.output,
+        journal=str(journal.path),
+        exit_code=code,
+        error=str(error or ""),
+        kinds=written.kinds,
+    )
+
+
+def _code(job: Job, written: Written) -> int:
+    limit, percent = share(job.tolerate, "tolerate") if job.tolerate else (0.0, False)
+    return int(written.failed > (written.rows * limit / 100 if percent else limit))
+
+
+def _journal(job: Job, stack: ExitStack) -> Path:
+    path = job.journal_path
+    if path is None:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ails-batch-"))
+        path = Path(folder) / "stdout.journal"
+    return path
