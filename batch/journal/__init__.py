@@ -25,7 +25,7 @@ from .frames import CODES, STATES, Recorded
 from .index import Handles, Index, Pass, handle
 from .lock import Held, acquire, refusal, storage, supplant, sync, sync_directory, write_all
 from .marks import MarkedRow, Marks, holder, leftovers
-from .replay import ForeignFile, Replay, damaged, identity
+from .replay import ForeignFileError, Replay, damaged, identity
 from .writer import Entry, Writer
 
 __all__ = ["STATES", "Journal", "MarkedRow", "Recorded"]
@@ -430,7 +430,7 @@ class Journal:
             return
         try:
             identity(self._descriptor, self.path, size)
-        except ForeignFile:
+        except ForeignFileError:
             raise
         except (JobError, JournalDamaged):
             pass  # another version, or damage: that it is moved aside is what was asked for

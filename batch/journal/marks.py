@@ -1,7 +1,7 @@
 """What is in flight: a slot a row in a mapped file, which outlives a SIGKILL and costs about a microsecond.
 
-A row is marked just before its request goes out and unmarked once its outcome is durable, so after a hard kill the slots name the
-rows that may be charged twice. The file's head says who holds the journal. Nothing here need survive a power cut.
+A row is marked just before its request goes out and unmarked once its outcome is durable, so after a hard kill the slots name
+the rows that may be charged twice. The file's head says who holds the journal. Nothing here need survive a power cut.
 """
 
 from __future__ import annotations

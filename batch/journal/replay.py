@@ -54,20 +54,23 @@ def damaged(path: Path, offset: int) -> JournalDamaged:
     return JournalDamaged(f"{path}: damaged at byte {offset}; {text}")
 
 
+class ForeignFileError(JobError):
+    """The file is no journal at all."""
+
+
 def identity(descriptor: int, path: Path, size: int) -> tuple[bytes | None, int]:
     """The journal's id and where its first line ends; None where the file is new, or was cut while its first line was written.
 
     Raises:
-        JobError: The file is no journal, or one of another format version.
+        ForeignFileError: It is no journal.
+        JobError: It is of another format version.
         JournalDamaged: The first line is damaged and others follow.
     """
     content = os.pread(descriptor, min(size, 4096), 0)
     line = content[: content.find(b"\n") + 1]
     match = HEADER.match(content)
     if match and int(match[1]) != VERSION:
-        text = (
-            f"has format version {int(match[1])}, this program knows {VERSION} (use the ails-batch that wrote it, or --fresh)"
-        )
+        text = f"has format version {int(match[1])}, this program reads {VERSION} (use the version that wrote it, or --fresh)"
         raise JobError(f"{path}: {text}")
     if line and match and match[2] and sound(line):
         return unhexlify(match[2]), len(line)
@@ -79,7 +82,7 @@ def identity(descriptor: int, path: Path, size: int) -> tuple[bytes | None, int]
             return None, 0
         if match or any(pattern.match(following) for pattern in (ROW, NOTE)):
             raise JournalDamaged(f"{path}: damaged at byte 0, its first line (`ails-batch repair` says what it can save)")
-    raise JobError(f"{path}: is not a journal of ails-batch (name another with --journal, or move that file away)")
+    raise ForeignFileError(f"{path}: is not a journal of ails-batch (name another with --journal, or move that file away)")
 
 
 class Replay:
