@@ -1,0 +1,247 @@
+"""How the bytes travel: a requests adapter for one address, whose connections end when the whole attempt's time is over."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3 import HTTPConnectionPool, ProxyManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import HTTPResponse
+from urllib3.util import create_urllib3_context
+
+IDLE = 60.0
+"""Seconds that may pass between two pieces of a body."""
+
+TICK = 0.2
+"""Seconds between two looks at the deadlines."""
+
+
+class Attempt:
+    """One attempt on its way, as the watch sees it.
+
+    Attributes:
+        deadline: When it is to be over, on the monotonic clock.
+        moved: When the last piece of the response came; 0 before the first.
+        fresh: Whether it must not reuse a connection.
+        sent: Whether anything of the request may have left.
+        over: Why it was cut, or "".
+    """
+
+    __slots__ = ("connection", "deadline", "fresh", "moved", "over", "seconds", "sent", "sock")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.deadline = time.monotonic() + seconds
+        self.moved = 0.0
+        self.fresh = False
+        self.sent = False
+        self.over = ""
+        self.connection: Connection | None = None
+        self.sock: socket.socket | None = None
+
+    @property
+    def reused(self) -> bool:
+        """Whether its connection had answered a request before."""
+        return self.connection is not None and self.connection.served > 0
+
+    def cut(self, why: str) -> None:
+        """End it now: whoever waits for its socket wakes up."""
+        self.over = self.over or why
+        connection = self.connection
+        # The connection may have gone on to another attempt a moment ago.
+        if connection is None or connection.attempt is not self:
+            return
+        sock = self.sock or connection.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                # Not the TLS socket's own `shutdown`, which would take its state away under the reader.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class Watch:
+    """Cuts attempts whose time is over; sockets alone would wait as long as a byte comes now and then.
+
+    One daemon thread a process, started with the first attempt and asleep while there is none.
+    """
+
+    def __init__(self) -> None:
+        self._attempts: dict[int, Attempt] = {}
+        self._busy = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, attempt: Attempt) -> None:
+        """Watch an attempt until `end`."""
+        self._attempts[id(attempt)] = attempt
+        if not self._busy.is_set():
+            self._busy.set()
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
+
+    def end(self, attempt: Attempt) -> None:
+        """The attempt is over."""
+        self._attempts.pop(id(attempt), None)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():  # the latter after a fork
+                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            if not self._attempts:
+                self._busy.clear()
+                if not self._attempts:
+                    self._busy.wait()
+            now = time.monotonic()
+            for attempt in list(self._attempts.values()):
+                if now > attempt.deadline:
+                    attempt.cut(f"no answer within {attempt.seconds:g} s")
+                elif attempt.moved and now > attempt.moved + IDLE:
+                    attempt.cut(f"the answer stopped half-way for {IDLE:g} s")
+            time.sleep(TICK)
+
+
+WATCH = Watch()
+
+_here = threading.local()
+
+
+class Connection(HTTPConnection):
+    """A connection that tells its attempt how far it came, and sends head and body in one packet."""
+
+    served = 0
+    attempt: Attempt | None = None
+    _held: list[Any] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the pool may hand it out again."""
+        return not _here.attempt.fresh and super().is_connected
+
+    def connect(self) -> None:
+        """Connect, within urllib3's connect timeout; what follows has the attempt's time."""
+        attempt: Attempt = _here.attempt
+        self.served = 0
+        self.attempt, attempt.connection, attempt.sock = attempt, self, None
+        super().connect()
+        self.timeout = attempt.seconds
+        self.sock.settimeout(attempt.seconds)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Write the request; it leaves in one piece."""
+        attempt: Attempt = _here.attempt
+        self.attempt, attempt.connection = attempt, self
+        if self.sock is not None:
+            self.timeout = attempt.seconds
+        self._held = []
+        try:
+            super().request(*args, **kwargs)
+            whole = b"".join(self._held)
+        finally:
+            self._held = None
+        self.send(whole)
+
+    def send(self, data: Any) -> None:
+        """Send, or keep back what belongs to a request that is being written."""
+        if self._held is not None:
+            self._held.append(data)
+            return
+        if self.sock is None and self.auto_open:
+            self.connect()
+        _here.attempt.sent = True
+        super().send(data)
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 does
+        """Wait for the response's head."""
+        attempt: Attempt = _here.attempt
+        attempt.sock = self.sock
+        response = super().getresponse()
+        attempt.moved = time.monotonic()
+        self.served += 1
+        return response
+
+
+class SecureConnection(Connection, HTTPSConnection):
+    """The same over TLS."""
+
+
+class Transport(HTTPAdapter):
+    """A requests adapter for one URL: proxy, certificates and pool are looked up once.
+
+    Args:
+        request: The request all others are copies of.
+        connections: How many are kept.
+        proxies, verify: As requests resolved them from the environment.
+
+    Raises:
+        OSError: The certificate bundle is missing or none.
+        requests.RequestException: The proxy's URL is none.
+    """
+
+    def __init__(self, request: PreparedRequest, *, connections: int, proxies: dict[str, str], verify: bool | str) -> None:
+        url = request.url or ""
+        self._context = _context(verify) if url.startswith("https:") else None
+        super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0)
+        self._pool = cast("HTTPConnectionPool", super().get_connection_with_tls_context(request, True, proxies=proxies))
+        self._pool.ConnectionCls = SecureConnection if self._pool.scheme == "https" else Connection
+        self._target = super().request_url(request, proxies)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Give every connection the one TLS context: reading the certificates anew costs 20 ms each time."""
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
+        """The same for connections through a proxy."""
+        return cast("ProxyManager", super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs))
+
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> HTTPConnectionPool:
+        """The one pool."""
+        return self._pool
+
+    def request_url(self, *_: Any) -> str:
+        """The one target."""
+        return self._target
+
+    def cert_verify(self, *_: Any) -> None:
+        """Nothing to do: the context verifies."""
+
+    def build_response(self, request: PreparedRequest, raw: Any) -> Response:
+        """A response without cookies: none are kept, so none are read."""
+        response = Response()
+        response.status_code = raw.status
+        response.headers = raw.headers
+        response.raw = raw
+        response.reason = raw.reason
+        response.request = request
+        return response
+
+    def post(self, request: PreparedRequest, attempt: Attempt, timeout: Any) -> HTTPResponse:
+        """Send one request; the response's head has come, its body has not been read.
+
+        Raises:
+            Exception: Whatever requests and urllib3 raise; `faults.fault` knows them.
+        """
+        _here.attempt = attempt
+        raw: HTTPResponse = self.send(request, stream=True, timeout=timeout).raw
+        return raw
+
+
+def _context(verify: bool | str) -> ssl.SSLContext:
+    context = create_urllib3_context()
+    bundle = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+    if Path(bundle).is_dir():
+        context.load_verify_locations(capath=bundle)
+    else:
+        context.load_verify_locations(cafile=bundle)
+    return context
