@@ -8,6 +8,7 @@ import sys
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
@@ -186,13 +187,14 @@ class _Endpoint:
 
         async def events() -> AsyncIterator[bytes]:
             piece = first
-            try:
-                while isinstance(piece, str):
-                    yield chunk(piece)
-                    piece = await anext(pieces)
-            except RefusalError as refusal:  # too late for a status; a stream without its [DONE] is not whole
-                yield b"data: %b\n\n" % refusal.body
-                return
+            async with aclosing(pieces):
+                try:
+                    while isinstance(piece, str):
+                        yield chunk(piece)
+                        piece = await anext(pieces)
+                except RefusalError as refusal:  # too late for a status; a stream without its [DONE] is not whole
+                    yield b"data: %b\n\n" % refusal.body
+                    return
             yield chunk("", finish_reason=piece.finish_reason)
             yield DONE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal
 
 from .model import Completion, Message
@@ -34,7 +34,7 @@ class Echo:
         """The last message, cut to `max_tokens` words."""
         return self._pieces(messages, parameters)[1]
 
-    async def stream(self, messages: Sequence[Message], parameters: Mapping[str, Any]) -> AsyncIterator[str | Completion]:
+    async def stream(self, messages: Sequence[Message], parameters: Mapping[str, Any]) -> AsyncGenerator[str | Completion]:
         """The last message, word by word."""
         pieces, completion = self._pieces(messages, parameters)
         for piece in pieces:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -54,7 +54,7 @@ class Model(Protocol):
             RefusalError: 400 where the model cannot take the messages, 502 or 503 where it is away.
         """
 
-    def stream(self, messages: Sequence[Message], parameters: Mapping[str, Any]) -> AsyncIterator[str | Completion]:
+    def stream(self, messages: Sequence[Message], parameters: Mapping[str, Any]) -> AsyncGenerator[str | Completion]:
         """The same answer in pieces of text as they come, and at the end the `Completion` as a whole."""
 
     async def close(self) -> None:
