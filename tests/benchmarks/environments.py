@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from functools import cache as cache_once
 from pathlib import Path
 
 from . import Missing
@@ -38,8 +39,9 @@ def pinned(name: str, pins: Path) -> Path:
     return _made(name, fingerprint, ["--no-deps", "-r", str(pins)])
 
 
+@cache_once
 def ours() -> Path:
-    """The python of an environment with this tree installed as it is now, without any extra."""
+    """The python of an environment with this tree installed as it was when this was first called, without any extra."""
     digest = hashlib.sha256(sys.version.encode())
     for path in sorted([REPOSITORY / "pyproject.toml", *(REPOSITORY / "batch").rglob("*")]):
         if path.is_file() and path.suffix not in {".pyc", ".lock"}:

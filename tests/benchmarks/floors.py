@@ -1,4 +1,4 @@
-"""The floors: thirty lines a client that read a row, build the body, POST it, parse the answer and write a line, and nothing else.
+"""The floors: thirty lines a client that read a row, build the body, POST it, parse the answer and write a line; no more.
 
 Run as ``python -P floors.py CLIENT ROWS OUT URL CONCURRENCY`` in the environment of ``floors.txt``.
 """
@@ -10,7 +10,8 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
 HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer bench"}
 Post = Callable[[bytes], bytes]
@@ -125,7 +126,8 @@ def with_pycurl(rows: Iterator[str], out: IO[str], url: str, concurrency: int) -
 
     multi = pycurl.CurlMulti()
     multi.setopt(pycurl.M_MAXCONNECTS, concurrency)
-    idle, asked = [], {}
+    idle: list[Any] = []
+    asked: dict[Any, tuple[dict[str, str], io.BytesIO]] = {}
     for _ in range(concurrency):
         handle = pycurl.Curl()
         handle.setopt(pycurl.URL, url)
@@ -169,5 +171,5 @@ CLIENTS = {
 
 if __name__ == "__main__":
     client, source, target, base, most = sys.argv[1:]
-    with open(source, encoding="utf-8") as source_file, open(target, "w", encoding="utf-8") as target_file:
+    with Path(source).open(encoding="utf-8") as source_file, Path(target).open("w", encoding="utf-8") as target_file:
         CLIENTS[client](iter(source_file), target_file, f"{base}/v1/chat/completions", int(most))

@@ -1,8 +1,8 @@
 """One whole process, measured: wall, processor time and memory, imports and writing included.
 
-Processor time is what `wait4` reports for the process and every child that it waited for itself. The peak is the larger of `wait4`'s
-figure for the biggest single process and a sum over the tree of processes, sampled ten times a second. The harness stays small itself,
-because on Linux a child's peak begins with its parent's.
+Processor time is what `wait4` reports for the process and every child that it waited for itself. The peak is the larger of
+`wait4`'s figure for the biggest single process and a sum over the tree of processes, sampled ten times a second. The harness
+stays small itself, because on Linux a child's peak begins with its parent's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,16 +78,18 @@ class Process:
         """The process's id, which is also its group's."""
         return self._process.pid
 
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
     def peak_mib(self) -> float:
         """The highest sum over the tree seen so far."""
         return self._tree_peak / MIB
 
     def stop(self, signum: signal.Signals = signal.SIGKILL) -> None:
         """End the whole group."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, signum)
-        except ProcessLookupError:
-            pass
 
     def wait(self, timeout: float) -> Measured:
         """Wait for the end; the group is killed when the time is over."""

@@ -1,4 +1,4 @@
-"""A fast target: nginx from the distribution's package, on loopback, with a static answer and a line in a log for every request.
+"""A fast target: nginx from the distribution's package, on loopback, with a static answer and a log line a request.
 
 Three ports: ``zero`` answers at once, ``slow`` after 200 ms, ``mixed`` after 10 to 400 ms and 5 % of the time with a 429. Only
 nginx with its echo module is needed (Debian: ``nginx-light libnginx-mod-http-echo``). Signatures are not checked.
@@ -39,7 +39,12 @@ def completion(content_tokens: int = 64, prompt_tokens: int = 75, size: int = BO
                 "created": 1700000000,
                 "model": "bench-model",
                 "choices": [
-                    {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop", "logprobs": None}
+                    {
+                        "index": 0,
+                        "message": {"role": "assistant", "content": content},
+                        "finish_reason": "stop",
+                        "logprobs": None,
+                    }
                 ],
                 "usage": {
                     "prompt_tokens": prompt_tokens,
@@ -165,9 +170,9 @@ class Target:
             log.seek(since)
             return Counter(line[15:18].decode() for line in log)
 
-    def first(self, name: str, since: int = 0) -> float | None:
-        """When the first request since the mark was answered, in seconds since the epoch."""
+    def first(self, name: str, since: int = 0, skip: int = 0) -> float | None:
+        """When the first request since the mark (after `skip` others) was answered, in seconds since the epoch."""
         with (self.folder / f"{name}.log").open("rb") as log:
-            log.seek(since)
+            log.seek(since + skip * LINE_BYTES)
             line = log.read(LINE_BYTES)
         return float(line[:14]) if len(line) == LINE_BYTES else None

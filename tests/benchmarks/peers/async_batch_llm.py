@@ -25,11 +25,13 @@ async def main() -> None:
     settings = ProcessorConfig(
         concurrency=concurrency, max_queue_size=2 * concurrency, max_result_queue_size=2 * concurrency, progress_interval=10**9
     )
+    failed = 0
     with Path(target).open("w", encoding="utf-8") as out:
         async for result in process_stream(strategy, prompts(), config=settings):
-            if not result.success:
-                raise RuntimeError(result.error)
+            failed += not result.success
             out.write(json.dumps({"id": result.item_id, "response": result.output}) + "\n")
+    if failed:
+        sys.exit(f"{failed} rows failed")
 
 
 asyncio.run(main())

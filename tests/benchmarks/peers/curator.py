@@ -1,7 +1,7 @@
 """bespokelabs-curator: an `LLM` with its online OpenAI backend over a list of rows.
 
-Two patches, both because nothing here may leave this machine: telemetry is off, and tokens are counted as characters / 4 (the package
-would fetch an encoding). Its own rate limits are lifted. It sends one probe before the first row.
+Two patches, both because nothing here may leave this machine: telemetry is off, and tokens are counted as characters / 4
+(the package would fetch an encoding). Its own rate limits are lifted. It sends one probe before the first row.
 """
 
 # mypy: disable-error-code="import-not-found, import-untyped, misc, no-any-unimported"
@@ -21,8 +21,8 @@ os.environ.update(
     HF_HOME=f"{target}.hf",
 )
 
-import posthog
-import tiktoken
+import posthog  # noqa: E402
+import tiktoken  # noqa: E402
 
 
 class Characters:
@@ -33,7 +33,7 @@ class Characters:
 posthog.disabled = True
 tiktoken.get_encoding = lambda _: Characters()
 
-from bespokelabs import curator
+from bespokelabs import curator  # noqa: E402
 
 
 class Asking(curator.LLM):

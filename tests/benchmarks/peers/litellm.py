@@ -1,4 +1,4 @@
-"""litellm: `batch_completion`, a thread pool over a list; its cost map is the one in the package, not the one on the network."""
+"""litellm: `batch_completion`, a thread pool over a list; with the package's own cost map, not the network's."""
 
 # mypy: disable-error-code="import-not-found, import-untyped"
 import json
@@ -24,6 +24,7 @@ answers = litellm.batch_completion(
 )
 with Path(target).open("w", encoding="utf-8") as out:
     for row, answer in zip(rows, answers, strict=True):
-        if isinstance(answer, Exception):
-            raise answer
-        out.write(json.dumps({**row, "response": answer.choices[0].message.content}) + "\n")
+        text = None if isinstance(answer, Exception) else answer.choices[0].message.content
+        out.write(json.dumps({**row, "response": text}) + "\n")
+if failed := sum(isinstance(answer, Exception) for answer in answers):
+    sys.exit(f"{failed} rows failed")

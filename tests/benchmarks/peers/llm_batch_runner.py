@@ -23,6 +23,6 @@ runner = LLMBatchRunner(
 results = runner.run()
 with Path(target).open("w", encoding="utf-8") as out:
     for result in results:
-        if not result["success"]:
-            raise RuntimeError(result["error"])
         out.write(json.dumps({"prompt": result["conversation"][0]["content"], "response": result["output"]}) + "\n")
+if failed := sum(not result["success"] for result in results):
+    sys.exit(f"{failed} rows failed")
