@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -60,8 +62,8 @@ def _create_completion(
         kwargs: Further members of the body, such as `top_p` or `max_tokens`.
 
     Returns:
-        The text; None when a well-formed answer has no content; with `stream` an iterator of pieces, which sends the request when
-        it is first asked for one.
+        The text; None when a well-formed answer has no content; with `stream` an iterator of pieces, which sends the request
+        when it is first asked for one.
 
     Raises:
         JobError: A setting is missing, or the address is none that may be asked.
@@ -89,7 +91,15 @@ def _needed(name: str, given: str | None) -> str:
     return value
 
 
-# Kept, because equal prompts keep their stamps apart within one client, and its connections are worth reusing.
-@lru_cache(maxsize=8)
 def _client(url: str, api_key: str, secret: str) -> Client:
+    with _making:
+        return _made(os.getpid(), url, api_key, secret)
+
+
+# Kept, because one client keeps the stamps of equal prompts apart, and connections are worth reusing; but never across a fork.
+@lru_cache(maxsize=8)
+def _made(_: int, url: str, api_key: str, secret: str) -> Client:
     return Client(url, "ails", Credentials(api_key, secret))
+
+
+_making = threading.Lock()
