@@ -10,16 +10,15 @@ import select
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from types import TracebackType
 from typing import IO, Any, Literal, Self, cast
 
 from ..errors import JobError
 from ..signature import Credentials
+from . import needs
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 3.0
-NEEDED = ("starlette", "uvicorn", "uvloop", "httptools")
 
 
 class Embedded:
@@ -55,9 +54,7 @@ class Embedded:
         Raises:
             JobError: The extra `gateway` is missing, `local` was asked for and cannot be had, or the process did not start.
         """
-        missing = [name for name in NEEDED if find_spec(name) is None]
-        if missing:
-            raise JobError(f"the embedded endpoint needs {', '.join(missing)}: pip install 'ails-batch[gateway]'")
+        needs("the embedded endpoint")
         # The gateway needs no one's credentials but its own; -P, because a file named json.py may lie in the working directory.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AILS_", "OPENAI_"))}
         self._process = subprocess.Popen(  # noqa: S603 (this very Python, no word of a user's)

@@ -49,8 +49,8 @@ def find() -> Path:
 class Local:
     """The model, in a process that is started again when it dies.
 
-    One request is answered at a time, first come first served, so that an answer depends on its request alone: at temperature 0,
-    or with a `seed`, the same request brings the same answer.
+    One request is answered at a time, first come first served, so that an answer depends on its request alone: at temperature
+    0, or with a `seed`, the same request brings the same answer.
 
     Args:
         path: The GGUF file.

@@ -12,6 +12,7 @@ from typing import Literal
 
 import uvicorn
 import uvloop
+from starlette.applications import Starlette
 
 from ..errors import JobError
 from .app import LOOPBACK, make_app
@@ -99,6 +100,32 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def in_url(host: str) -> str:
+    """A host as URLs and `Host` headers have it: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def server_of(app: Starlette) -> uvicorn.Server:
+    """uvicorn around an application: `Connection`s, no logs, signals left to the caller."""
+    return _Server(
+        uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            date_header=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE,  # type: ignore[arg-type]
+        )
+    )
+
+
 async def serve(settings: Settings, ready: Callable[[int, Model, str], None], stop: Awaitable[object]) -> None:
     """Serve until `stop` is done.
 
@@ -122,31 +149,16 @@ async def serve(settings: Settings, ready: Callable[[int, Model, str], None], st
             api_keys=settings.api_keys,
             model=model,
             models=settings.models,
-            hosts=(*LOOPBACK, settings.host.lower(), *(host.lower() for host in settings.hosts)),
+            hosts=[*LOOPBACK, *(in_url(host).lower() for host in (settings.host, *settings.hosts))],
             require_bound=settings.require_bound,
             openai=settings.openai,
         )
-        config = uvicorn.Config(
-            app,
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            date_header=False,
-            server_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE,
-        )
-        server = _Server(config)
+        server = server_of(app)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         stopping = asyncio.ensure_future(stop)
         ready(listening.getsockname()[1], model, why)
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        config.timeout_graceful_shutdown = GRACE  # type: ignore[assignment]
         server.should_exit = True
         await serving
     finally:
