@@ -1,0 +1,268 @@
+"""Rows in and out, one file a format.
+
+Reading::
+
+    with formats.source("prompts.csv") as source:      # or "-", several paths, a pattern; one Source
+        for chunk in source.chunks():                  # again and again; later passes read the same bytes
+            for row in chunk.rows(): ...
+
+Writing, which follows a reading pass; the file takes its place at `commit`::
+
+    sink = formats.sink("answers.jsonl", source, names)
+    sink.write(chunk, positions, members)              # the chunk's rows at these positions, each with its generated members
+    sink.commit()                                      # or abort()
+
+`names` are the generated columns, all of them and in order; a dict gives their types too (`str`, `int`, `float`, `bool`), which
+only Parquet needs. A row that cannot be read has its generated members alone (`chunk.raw_input` holds its text, for a member of
+that name). With no names at all the sink repeats the input: rows that cannot be read are written as they came.
+
+A format is a reader in `READERS` and a writer in `WRITERS`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import JobError
+from . import delimited, jsonl
+from .compression import COMPRESS
+from .sink import Sink, Writer
+from .snapshot import Snapshot, open_file, open_path, open_stdin
+from .source import Reader, Source
+from .table import CHUNK_ROWS, MISSING, Chunk, Layout, Places
+from .target import URL, Standard, Target, preflight
+from .text import Text, codec
+
+__all__ = [
+    "MISSING",
+    "READERS",
+    "SUFFIXES",
+    "WRITERS",
+    "Chunk",
+    "Places",
+    "Reader",
+    "Sink",
+    "Source",
+    "Writer",
+    "format_of",
+    "preflight_output",
+    "sink",
+    "source",
+]
+
+READERS: dict[str, Callable[[Text, Iterable[str]], Reader]] = {
+    "csv": partial(delimited.Delimited, delimiter=","),
+    "tsv": partial(delimited.Delimited, delimiter="\t"),
+    "jsonl": jsonl.Lines,
+    "openai-batch": jsonl.Lines,
+}
+"""Formats that can be read: a text and the names its columns must not have become a reader."""
+
+WRITERS: dict[str, Callable[[Any, Layout], Writer]] = {
+    "csv": partial(delimited.Writer, delimiter=","),
+    "tsv": partial(delimited.Writer, delimiter="\t"),
+    "jsonl": jsonl.Writer,
+}
+"""Formats that can be written: where the bytes go and a layout become a writer."""
+
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+TABLES = {"csv", "tsv", "parquet"}
+"""Formats whose columns must be known before the first row is written."""
+
+BATCH_KEYS = {"custom_id", "method", "url", "body"}
+"""What every line of an OpenAI batch file has."""
+
+
+def compression_of(path: str) -> str:
+    """`.gz` or `.zst` where the name ends so, else "" (what a file holds is never guessed from its content)."""
+    suffix = Path(path).suffix.lower()
+    return suffix if suffix in COMPRESS else ""
+
+
+def format_of(path: str) -> str:
+    """The format that a file's name tells, "" when it tells none."""
+    name = path.lower().removesuffix(compression_of(path))
+    return SUFFIXES.get(Path(name).suffix, "")
+
+
+def source(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    format: str | None = None,  # noqa: A002  (the name that users know)
+    encoding: str = "utf-8",
+    chunk_rows: int = CHUNK_ROWS,
+    spool: str | os.PathLike[str] | None = None,
+    reserved: Iterable[str] = (),
+    opener: Callable[[str], BinaryIO] | None = None,
+) -> Source:
+    """Open an input and look at its first MiB.
+
+    Args:
+        path: A file, a pattern (its files sorted), several of these, or `-` for standard input.
+        format: One of `READERS`; None where the names tell it. JSON Lines that are OpenAI batch lines become `openai-batch`.
+        encoding: Of text files.
+        chunk_rows: The most rows in a chunk.
+        spool: Where to keep a copy of standard input or a named pipe; None for an unnamed temporary file. When standard input
+            is empty or a terminal and the copy of an earlier run is there, that copy is the input.
+        reserved: Names of generated columns. An input column of such a name is refused; one that turns up later than the first
+            MiB of JSON Lines makes its row an error row.
+        opener: Opens URLs as seekable binary files.
+
+    Raises:
+        JobError: No such file, or format, encoding or column names that cannot be.
+        InputError: It is no table: a bad header, other encoding, an unclosed quote, a field of more than 16 MiB.
+        StorageError: It cannot be read.
+    """
+    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    files = [file for one in paths for file in _expand(os.fspath(one))]
+    if not files:
+        raise JobError("name at least one input")
+    forms = {format or format_of(file) for file in files} - {""}
+    if len(forms) > 1:
+        raise JobError(
+            f"the inputs have different formats ({', '.join(sorted(forms))}); convert them first, or name one --input-format"
+        )
+    form = forms.pop() if forms else ""
+    if form and form not in READERS:
+        raise JobError(f"--input-format {form}: there is no such format; there are {', '.join(READERS)}")
+    opened: list[Snapshot] = []
+    try:
+        opened.extend(_open(file, Path(spool) if spool else None, opener) for file in files)
+        texts = [Text(snapshot, compression_of(snapshot.name), codec(encoding)) for snapshot in opened]
+        form = form or _guess(texts[0])
+        parts = [READERS[form](text, reserved) for text in texts]
+        if form == "jsonl" and format is None and _is_batch(parts[0]):
+            form = "openai-batch"
+        return Source(parts, form, chunk_rows)
+    except BaseException:
+        for snapshot in opened:
+            snapshot.close()
+        raise
+
+
+def _expand(path: str) -> list[str]:
+    if path == "-" or not glob.has_magic(path) or os.path.lexists(path) or URL.match(path):
+        return [path]
+    files = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  (the pattern may be absolute)
+    if not files:
+        raise JobError(f"{path}: no file has a name like this")
+    return files
+
+
+def _open(path: str, spool: Path | None, opener: Callable[[str], BinaryIO] | None) -> Snapshot:
+    if path == "-":
+        return open_stdin(spool)
+    if URL.match(path):
+        if opener is None:
+            raise JobError(f"{path}: inputs of this kind are not known here; name a file")
+        return open_file(path, opener(path))
+    return open_path(path, spool)
+
+
+def _guess(text: Text) -> str:
+    """JSON Lines begin with a brace; nothing else is guessed."""
+    head = b""
+    for block in text.utf8():
+        head += block.lstrip()
+        if head:
+            break
+    if head.startswith(b"{") or (not head and text.name == "stdin"):
+        return "jsonl"
+    raise JobError(f"{text.name}: the name does not tell the format; name it with --input-format ({', '.join(READERS)})")
+
+
+def _is_batch(reader: Reader) -> bool:
+    """Whether the first object is an OpenAI batch line."""
+    assert isinstance(reader, jsonl.Lines)
+    for record in reader.records():
+        if not isinstance(record, int) and not record[2]:
+            return BATCH_KEYS.issubset(record[1])
+    return False
+
+
+def sink(
+    path: str | os.PathLike[str],
+    source: Source | None,
+    names: Sequence[str] | Mapping[str, type] = (),
+    *,
+    format: str | None = None,  # noqa: A002
+    columns: Sequence[str] | Mapping[str, str] | None = None,
+    guard: bool = False,
+) -> Sink:
+    """Open an output; the module's docstring shows its use.
+
+    Args:
+        path: The target, or `-` for standard output.
+        source: The input whose rows will be written. It is read once where its columns are not known
+            and the output needs them.
+        names: The generated columns, with their types if it is a dict.
+        format: One of `WRITERS`; None where the name tells it. `-` is JSON Lines unless another is named.
+        columns: The input's columns, where there is no `source` or fewer are wanted.
+        guard: Whether to put ' before generated CSV and TSV cells that a spreadsheet would execute.
+
+    Raises:
+        JobError: It cannot be an output: its kind, its directory, its format, or it is the input.
+        StorageError: The storage fails.
+    """
+    path = os.fspath(path)
+    form = output_format(path, format)
+    if not isinstance(names, Mapping):
+        names = dict.fromkeys(names, str)
+    if columns is None and source is not None and form in TABLES:
+        columns = source.keys()
+    if not isinstance(columns, Mapping):
+        columns = dict.fromkeys(columns or (), "string")
+    layout = Layout(columns, names, guard, source.schema if source else None)
+    compression = compression_of(path)
+    target = Standard() if path == "-" else Target(path, source.names if source else ())
+    try:
+        compressor = COMPRESS[compression](target) if compression else None
+        return Sink(target, compressor, WRITERS[form](compressor or target, layout))
+    except BaseException:
+        target.abort()
+        raise
+
+
+def output_format(path: str, format: str | None = None) -> str:  # noqa: A002
+    """The format of an output.
+
+    Raises:
+        JobError: The name does not tell it, or there is no such format.
+    """
+    form = format or ("jsonl" if path == "-" else format_of(path))
+    if not form:
+        raise JobError(f"{path}: the name does not tell the format; name it with --output-format ({', '.join(WRITERS)})")
+    if form not in WRITERS:
+        raise JobError(f"--output-format {form}: there is no such format; there are {', '.join(WRITERS)}")
+    if form == "parquet" and (path == "-" or compression_of(path)):
+        raise JobError(f"{path}: Parquet is written to a plain file, such as answers.parquet")
+    return form
+
+
+def preflight_output(path: str | os.PathLike[str], inputs: Iterable[str] = (), *, format: str | None = None) -> None:  # noqa: A002
+    """Look whether an output can be written, before anything is sent for it.
+
+    Args:
+        path: The output; `-` is standard output.
+        inputs: Files that it must not replace.
+        format: One of `WRITERS`; None where the name tells it.
+
+    Raises:
+        JobError: Its kind, its directory or its format do not allow it; or it is an input.
+    """
+    output_format(os.fspath(path), format)
+    preflight(os.fspath(path), inputs)

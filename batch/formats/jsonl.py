@@ -1,0 +1,247 @@
+"""JSON Lines: an object a line; a line's own bytes are kept, and new members go before its last brace.
+
+Lines end at the byte 0A and nowhere else. Blank lines are nothing. Of a key that a line has twice, the last value counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .. import exact
+from ..errors import InputError, JobError
+from .compression import Writable
+from .table import CAP, CHUNK_ROWS, CHUNK_WEIGHT, MISSING, TOO_LONG, Chunk, Layout, Places, Record, frame, gather, look
+from .text import Text, not_text
+from .values import as_json, column_type, kind
+
+BLANK = b" \t\r"
+
+WIDE = 256
+"""Columns that a chunk may gather from different lines before it ends."""
+
+MOST_KEYS = 10_000
+"""Columns that a table may have."""
+
+
+def split(blocks: Iterable[bytes], name: str = "") -> Iterator[tuple[list[bytes], bool]]:
+    """Blocks of bytes as lists of lines without their line ends; with the last, unfinished line comes True.
+
+    Raises:
+        InputError: A line of more than 16 MiB.
+    """
+    rest: list[bytes] = []
+    length = number = 0
+    for block in blocks:
+        lines = block.split(b"\n")
+        last = lines.pop()
+        if lines:
+            lines[0] = b"".join([*rest, lines[0]])
+            number += len(lines)
+            yield lines, False
+            rest, length = [], 0
+        rest.append(last)
+        length += len(last)
+        if length > CAP:
+            raise InputError(f"{name}, line {number + 1}: a line of more than {TOO_LONG}; is this JSON Lines?")
+    if length:
+        yield [b"".join(rest)], True
+
+
+def _deep(value: Any) -> bool:
+    """Whether a value nests deeper than `exact.MAX_DEPTH`."""
+    level = [value]
+    for _ in range(exact.MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+class Lines:
+    """A file of JSON Lines.
+
+    Args:
+        text: The file.
+        reserved: Names that its objects must not have: an early one ends the job, a later one makes an error row.
+
+    Attributes:
+        columns: None: they are not known before every line is read.
+    """
+
+    columns: list[str] | None = None
+
+    def __init__(self, text: Text, reserved: Iterable[str] = ()) -> None:
+        self.text = text
+        self.snapshot = text.snapshot
+        self.name = text.name
+        self._reserved = frozenset(reserved)
+
+    def keys(self) -> dict[str, str]:
+        """The union of all keys in the order in which they come, with the types that hold their values exactly; a whole pass.
+
+        Raises:
+            JobError: More keys than a table can have columns.
+        """
+        kinds: dict[str, set[str]] = {}
+        for record in self.records():
+            if isinstance(record, int):
+                continue
+            for key, value in record[1].items():
+                if key not in kinds:
+                    kinds[key] = set()
+                    if len(kinds) > MOST_KEYS:
+                        raise JobError(
+                            f"{self.name}, line {record[0]}: more than {MOST_KEYS} different keys; write JSONL instead"
+                        )
+                kinds[key].add(kind(value))
+        return {key: column_type(found) for key, found in kinds.items()}
+
+    def look(self, weight: int, rows: int) -> tuple[int, int]:
+        """Read at least so much; returns how many rows and bytes of the file that were."""
+        return look(self.records(refuse=True), weight, rows), self.snapshot.position
+
+    def count(self) -> int | None:
+        """How many lines there are; None where bytes are not text yet."""
+        if self.text.compression or self.text.encoding != "utf-8":
+            return None
+        count = 0
+        last = b"\n"
+        for block in self.snapshot.again():
+            count += block.count(b"\n")
+            last = block[-1:]
+        return count + (last != b"\n")
+
+    def records(self, *, refuse: bool = False) -> Iterator[Record | int]:
+        """The objects, and between them the weight of every block that is used up.
+
+        Args:
+            refuse: Whether an object with a reserved name ends the job.
+        """
+        number = done = 0
+        seen: set[str] = set()
+        for lines, unfinished in split(self.text.utf8(), self.name):
+            start = done
+            for line in lines:
+                number += 1
+                try:
+                    value = exact.loads(line)
+                except ValueError as error:
+                    if not line.strip(BLANK):
+                        continue
+                    self._text(line, start, lines, unfinished)
+                    yield number, {}, f"not JSON: {error}", line
+                    continue
+                if type(value) is not dict:
+                    yield number, {}, f"JSON, but {_named(value)} instead of an object", line
+                    continue
+                if len(line) > 2 * exact.MAX_DEPTH and line.count(b"{") + line.count(b"[") > exact.MAX_DEPTH and _deep(value):
+                    yield number, {}, f"nested more than {exact.MAX_DEPTH} deep", line
+                    continue
+                if not value.keys() <= seen:
+                    seen |= value.keys()
+                    if len(seen) > WIDE and len(seen) > len(value):
+                        yield CHUNK_WEIGHT
+                        seen = set(value)
+                if self._reserved and not self._reserved.isdisjoint(value):
+                    clash = ", ".join(repr(name) for name in value if name in self._reserved)
+                    if refuse:
+                        found = f"{self.name}, line {number}: the row already has {clash}"
+                        raise JobError(f"{found}; give the output's columns other names with --prefix")
+                    yield number, {}, f"the row already has {clash}, a column of the output; use --prefix", line
+                    continue
+                yield number, value, "", line
+            weight = sum(map(len, lines)) + len(lines)
+            done += weight
+            yield weight
+
+    def _text(self, line: bytes, start: int, lines: list[bytes], unfinished: bool) -> None:
+        """Refuse a line that is not UTF-8; the last one may end in the middle of a character."""
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if unfinished and error.end == len(line) and error.reason == "unexpected end of data":
+                return
+            before = 0
+            for other in lines:
+                if other is line:
+                    break
+                before += len(other) + 1
+            raise not_text(self.name, "utf-8", start + before + error.start, line) from None
+
+    def chunks(self, first: int = 0, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
+        """The objects as chunks; `first` is the number of the first row."""
+        return gather(self.records(), self._chunk, first=first, rows=rows, idle=self.snapshot.idle)
+
+    def _chunk(self, batch: list[Record], first: int) -> Chunk:
+        lines, objects, problems, raw = zip(*batch, strict=True)
+        columns = list(dict.fromkeys(key for value in objects for key in value))
+        said = {position: problem for position, problem in enumerate(problems) if problem}
+        return Chunk(
+            frame(columns, ([value.get(key, MISSING) for value in objects] for key in columns), first, len(batch)),
+            first,
+            Places(self.name, lines),
+            list(raw),
+            said,
+            {position: raw[position].decode("utf-8", "replace").removesuffix("\r") for position in said},
+        )
+
+
+def _named(value: Any) -> str:
+    return {list: "a list", str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
+
+
+class Writer:
+    """Rows as JSON Lines.
+
+    Args:
+        out: Where the bytes go.
+        layout: With no names in it, unreadable rows are written as they came.
+    """
+
+    def __init__(self, out: Writable, layout: Layout) -> None:
+        self._out = out
+        self._names = list(layout.names)
+
+    def write(self, chunk: Chunk, positions: Sequence[int], members: Sequence[Mapping[str, Any]]) -> None:
+        """Write the rows at `positions`, each with its generated members."""
+        lines: list[bytes] = []
+        own = chunk.raw if isinstance(chunk.raw, list) else None
+        columns, table = chunk.columns, [] if own else chunk.cells()
+        for position, generated in zip(positions, members, strict=True):
+            if position in chunk.problems:
+                if self._names:
+                    line = exact.dumps(dict(generated))
+                else:
+                    line = own[position] if own else chunk.raw_input[position].encode("utf-8", "backslashreplace")
+            elif own:
+                line = splice(own[position], generated)
+            else:
+                cells = zip(columns, table[position], strict=True)
+                line = exact.dumps({key: as_json(cell) for key, cell in cells} | dict(generated))
+            lines.append(line)
+        if lines:
+            self._out.write(b"\n".join(lines) + b"\n")
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+def splice(line: bytes, members: Mapping[str, Any]) -> bytes:
+    """A JSON object's own bytes with members added before its last brace.
+
+    Args:
+        line: An object, perhaps with white space around it.
+        members: What to add.
+    """
+    if not members:
+        return line
+    brace = line.rindex(b"}")
+    head, added = line[:brace], exact.dumps(dict(members))[1:-1]
+    comma = b"" if head.strip(b" \t\r\n") == b"{" else b","
+    return b"".join((head, comma, added, line[brace:]))

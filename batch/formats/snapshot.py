@@ -1,0 +1,271 @@
+"""The bytes of an input, as they were when it was opened.
+
+A regular file is read through one descriptor, up to the size it had; a pipe is copied into a spool file while it is read, so
+that it can be read again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import select
+import stat
+import tempfile
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from ..errors import BatchError, InputChanged, JobError, StorageError, TryLater
+from .table import BLOCK
+
+
+class Bytes(Protocol):
+    """Something that can be read at any offset."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """At most `count` bytes from `offset` on; none at the end."""
+
+    def size(self) -> int | None:
+        """How many bytes there are; None while that is open."""
+
+    def idle(self, offset: int) -> bool:
+        """Whether a read at `offset` would have to wait."""
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+
+
+class Snapshot:
+    """One input's bytes.
+
+    Args:
+        name: What the input is called in messages.
+        source: Where the bytes are.
+
+    Attributes:
+        position: How far the latest pass has read.
+        sha256: After a whole pass, the hex digest of the bytes it read; "" before.
+    """
+
+    def __init__(self, name: str, source: Bytes) -> None:
+        self.name = name
+        self.source = source
+        self.position = 0
+        self.sha256 = ""
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes there are; None for a pipe that has not ended."""
+        return self.source.size()
+
+    def idle(self) -> bool:
+        """Whether the next block has yet to arrive."""
+        return self.source.idle(self.position)
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        self.source.close()
+
+    def blocks(self, size: int = BLOCK) -> Iterator[bytes]:
+        """The bytes from the beginning, at most `size` at a time; may be called again.
+
+        Raises:
+            InputChanged: This pass saw other bytes than an earlier one, or fewer.
+            StorageError: The input cannot be read.
+        """
+        digest = hashlib.sha256()
+        offset = 0
+        while block := self.source.read(offset, size):
+            digest.update(block)
+            offset += len(block)
+            self.position = offset
+            yield block
+        self.position = offset
+        sha256 = digest.hexdigest()
+        if self.sha256 and sha256 != self.sha256:
+            raise InputChanged(f"{self.name} changed while it was in use; run again to ask for what is new")
+        self.sha256 = sha256
+
+    def again(self, size: int = BLOCK) -> Iterator[bytes]:
+        """The bytes once more, for a look on the side: position and digest stay, and another thread may be reading."""
+        offset = 0
+        while block := self.source.read(offset, size):
+            offset += len(block)
+            yield block
+
+
+class _File:
+    """A regular file, frozen at the size it has now."""
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        self._name = name
+        self._descriptor = descriptor
+        self._size = os.fstat(descriptor).st_size
+        self.close = weakref.finalize(self, os.close, descriptor)
+
+    def read(self, offset: int, count: int) -> bytes:
+        want = min(count, self._size - offset)
+        if want <= 0:
+            return b""
+        try:
+            block = os.pread(self._descriptor, want, offset)
+        except OSError as error:
+            raise _unreadable(self._name, offset, error) from None
+        if not block:
+            raise InputChanged(f"{self._name} was cut from {self._size} to {offset} bytes while it was in use; run again")
+        return block
+
+    def size(self) -> int | None:
+        return self._size
+
+    def idle(self, offset: int) -> bool:
+        return False
+
+
+class _Pipe:
+    """A pipe, copied into a spool as it is read; the spool is created when its first byte has come."""
+
+    def __init__(self, name: str, descriptor: int, spool: Path | None, *, own: bool) -> None:
+        self._name = name
+        self._descriptor = descriptor
+        self._path = spool
+        self._spool: int | None = None
+        self._end = 0
+        self._ended = False
+        self._own = own
+
+    def close(self) -> None:
+        if self._own:
+            self._own = False
+            os.close(self._descriptor)
+        if self._spool is not None:
+            os.close(self._spool)
+            self._spool = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def read(self, offset: int, count: int) -> bytes:
+        if offset < self._end:
+            assert self._spool is not None
+            return os.pread(self._spool, min(count, self._end - offset), offset)
+        if self._ended:
+            return b""
+        try:
+            block = os.read(self._descriptor, count)
+        except OSError as error:
+            raise _unreadable(self._name, offset, error) from None
+        if not block:
+            self._ended = True
+            return b""
+        self._keep(block)
+        return block
+
+    def _keep(self, block: bytes) -> None:
+        try:
+            if self._spool is None:
+                self._spool = self._create()
+            kept = 0
+            while kept < len(block):
+                kept += os.pwrite(self._spool, block[kept:], self._end + kept)
+        except OSError as error:
+            where = self._path or tempfile.gettempdir()
+            raise StorageError(f"{where}: the copy of {self._name} cannot be kept: {error.strerror}; free some space") from None
+        self._end += len(block)
+
+    def _create(self) -> int:
+        if self._path is None:
+            descriptor, path = tempfile.mkstemp(prefix="ails-batch-")
+            Path(path).unlink()
+            return descriptor
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self._path, flags, 0o600)
+
+    def size(self) -> int | None:
+        return self._end if self._ended else None
+
+    def idle(self, offset: int) -> bool:
+        if offset < self._end or self._ended:
+            return False
+        return not select.select([self._descriptor], [], [], 0)[0]
+
+
+class _Opened:
+    """A file object that the caller opened, of some other store."""
+
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self._name = name
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+
+    def read(self, offset: int, count: int) -> bytes:
+        try:
+            self._file.seek(offset)
+            return self._file.read(min(count, self._size - offset))
+        except OSError as error:
+            raise _unreadable(self._name, offset, error) from None
+
+    def size(self) -> int | None:
+        return self._size
+
+    def idle(self, offset: int) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _unreadable(name: str, offset: int, error: OSError) -> StorageError:
+    return StorageError(f"{name} cannot be read at byte {offset}: {error.strerror or error}")
+
+
+def open_path(path: str, spool: Path | None = None) -> Snapshot:
+    """Open a file or a named pipe.
+
+    Args:
+        path: Its name.
+        spool: Where to keep a copy of what comes through a pipe; None for an unnamed temporary file.
+
+    Raises:
+        JobError: There is no such file, or it is no file.
+        TryLater: This process has too many files open.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _cannot_open(path, error) from None
+    except ValueError:
+        raise JobError(f"{path!r} is no file name") from None
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return Snapshot(path, _File(path, descriptor))
+    if stat.S_ISDIR(kind) or stat.S_ISBLK(kind):
+        os.close(descriptor)
+        what = "a directory: name its files, as in 'folder/*.jsonl'" if stat.S_ISDIR(kind) else "a block device"
+        raise JobError(f"{path} is {what}")
+    return Snapshot(path, _Pipe(path, descriptor, spool, own=True))
+
+
+def open_stdin(spool: Path | None) -> Snapshot:
+    """Standard input; when it is a terminal or empty and an earlier run kept a copy, that copy."""
+    descriptor = 0
+    kept = spool is not None and spool.is_file()
+    if kept and os.isatty(descriptor):
+        return open_path(str(spool))
+    snapshot = Snapshot("stdin", _Pipe("stdin", descriptor, spool, own=False))
+    if kept and not snapshot.source.read(0, BLOCK):
+        return open_path(str(spool))
+    return snapshot
+
+
+def open_file(name: str, file: BinaryIO) -> Snapshot:
+    """A seekable file object that the caller opened."""
+    return Snapshot(name, _Opened(name, file))
+
+
+def _cannot_open(path: str, error: OSError) -> BatchError:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TryLater(f"{path} cannot be opened: too many files are open (see `ulimit -n`)")
+    return JobError(f"{path} cannot be opened: {(error.strerror or str(error)).lower()}")
