@@ -1,1 +1,6 @@
 """When the next request may go: rate, window and gate, on one clock."""
+
+from .hints import read_hints
+from .pace import Pace, PaceState, Stopped, Turn
+
+__all__ = ["Pace", "PaceState", "Stopped", "Turn", "read_hints"]

@@ -1,0 +1,241 @@
+"""One gate for all workers: open, or closed until a time with one probe at a time, or opening slowly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from ..errors import CallError, Throttled, Unreachable
+from ..records import Hints
+
+CAP = 120.0
+"""Seconds a single `Retry-After` or reset is believed; after them a probe asks again."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""Seconds from a closing to the first probe, doubled up to the longest between two probes."""
+
+ENOUGH_FAILURES = 20
+"""So many failures in a row, of any workers, are an outage whatever the number in flight."""
+
+MERCY = 300.0
+"""Seconds of a pause within which no row is charged twice for having been the probe."""
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """What a response's headers leave of a limit: so much may be sent in all until it is renewed."""
+
+    until: float
+    total: float
+    heard: int
+
+
+class Gate:
+    """Decides when nobody may go, who probes, and whether a failure counts against its row.
+
+    Args:
+        max_outage: Seconds without any success after which the server counts as away.
+        random: The source of jitter.
+    """
+
+    def __init__(self, max_outage: float, random: Random) -> None:
+        self._max_outage = max_outage
+        self._random = random
+        self._closed_at: float | None = None
+        self._quiet_since = 0.0
+        self._until = 0.0
+        self._throttled = False
+        self._pauses = 0
+        self._probe: int | None = None
+        self._probe_sent = 0.0
+        self._patience = 0.0
+        self._probes_charged = 0
+        self._failures = 0
+        self._unreachable = 0
+        self._ramp: float | None = None
+        self._sent = 0
+        self._sent_tokens = 0.0
+        self._requests: _Allowance | None = None
+        self._tokens: _Allowance | None = None
+        self.why = ""
+
+    @property
+    def closed(self) -> bool:
+        """Whether only a probe may go."""
+        return self._closed_at is not None
+
+    @property
+    def opening(self) -> bool:
+        """Whether fewer than the window may go, because the gate opened a moment ago."""
+        return self._ramp is not None
+
+    def limit(self, size: float) -> float:
+        """How many may be out at once, of a window of `size`."""
+        return size if self._ramp is None else min(size, self._ramp)
+
+    def away(self, now: float) -> bool:
+        """Whether the server has been away for longer than is waited for."""
+        return self._closed_at is not None and now - self._quiet_since >= self._max_outage
+
+    def opens(self, now: float, size: float, requests: int, tokens: float) -> float:
+        """When the next request may pass: `now` for at once, infinity when only an answer can tell.
+
+        Args:
+            now: Monotonic seconds.
+            size: The window's.
+            requests: How many are about to go, the next one included.
+            tokens: The same in tokens.
+        """
+        if self._closed_at is not None:
+            if self._probe is None:
+                return max(now, min(self._until, self._quiet_since + self._max_outage))
+            if not self._throttled:
+                return float("inf")
+            # A refusal comes fast; a probe that has outlived it has been let in.
+            accepted = self._probe_sent + self._patience
+            if now < accepted:
+                return accepted
+            self._open(size)
+        if self._requests is None and self._tokens is None:
+            return now
+        return self._allowed(now, requests, tokens)
+
+    def _allowed(self, now: float, requests: int, tokens: float) -> float:
+        at = now
+        if self._requests is not None:
+            if now >= self._requests.until:
+                self._requests = None
+            elif self._sent + requests > self._requests.total:
+                at = self._requests.until
+        if self._tokens is not None:
+            if now >= self._tokens.until:
+                self._tokens = None
+            elif self._sent_tokens + tokens > self._tokens.total:
+                at = max(at, self._tokens.until)
+        return at
+
+    def send(self, now: float, tokens: float) -> tuple[int, float]:
+        """Note that one is sent; while the gate is closed it is the probe.
+
+        Returns:
+            How many requests and tokens were sent up to and with it; the first is what it is called from here on.
+        """
+        self._sent += 1
+        self._sent_tokens += tokens
+        if self._closed_at is not None:
+            self._probe, self._probe_sent = self._sent, now
+        return self._sent, self._sent_tokens
+
+    def is_probe(self, number: int) -> bool:
+        """Whether this is the probe that is out."""
+        return number == self._probe
+
+    def unsend(self, number: int) -> None:
+        """Nothing was sent after all."""
+        if number == self._probe:
+            self._probe = None
+
+    def answered(self, now: float, size: float, number: int) -> None:
+        """The server answered a request, be it with a refusal of that one row."""
+        self._failures = self._unreachable = 0
+        if self._closed_at is None:
+            if self._ramp is not None:
+                self._ramp += 1
+                if self._ramp >= size:
+                    self._ramp, self._pauses = None, 0
+        elif number == self._probe:
+            self._open(size)
+        else:
+            self._quiet_since = now
+            if not self._throttled:
+                self._until = now
+
+    def failed(self, now: float, error: CallError, number: int, rows: int) -> bool:
+        """One attempt failed.
+
+        Args:
+            now: Monotonic seconds.
+            error: A `Transient` one; the others are answers.
+            number: What `send` called it.
+            rows: How many rows are in flight.
+
+        Returns:
+            Whether the attempt counts against its row: connect errors, 429 and 503 never do; any other failure during a pause
+            only when it was the probe, and within `MERCY` seconds no row a second time.
+        """
+        probe = number == self._probe
+        if probe:
+            self._probe = None
+        if isinstance(error, Throttled):
+            hint = error.hints.retry_after if error.hints else None
+            if self._closed_at is None or probe:
+                self._patience = max(0.1, 2 * error.seconds)
+                self._close(now, f"the server answered {error.status}", True, hint)
+            elif hint is not None:
+                self._until = max(self._until, now + self._believed(hint))
+            return False
+        self._failures += 1
+        self._unreachable = self._unreachable + 1 if isinstance(error, Unreachable) else 0
+        closed = self._closed_at is not None
+        charged = not isinstance(error, Unreachable) and (not closed or (probe and self._may_charge(now, rows)))
+        if (
+            (closed and probe)
+            or (not closed and self._failures >= min(ENOUGH_FAILURES, max(6, 3 * rows)))
+            or (not closed and self._unreachable >= min(ENOUGH_FAILURES, max(3, rows)))
+        ):
+            self._close(now, str(error), False, None)
+        return charged
+
+    def _may_charge(self, now: float, rows: int) -> bool:
+        assert self._closed_at is not None
+        # Probes rotate, so after as many as there are rows the first one is due again.
+        if self._probes_charged >= rows * (1 + (now - self._closed_at) // MERCY):
+            return False
+        self._probes_charged += 1
+        return True
+
+    def _close(self, now: float, why: str, throttled: bool, retry_after: float | None) -> None:
+        if self._closed_at is None:
+            self._closed_at = self._quiet_since = now
+            self._probes_charged = 0
+            self._probe = None
+        self.why, self._throttled, self._ramp = why, throttled, None
+        if retry_after is None:
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._pauses) * self._random.uniform(0.5, 1.0)
+            self._pauses = min(self._pauses + 1, 10)
+        else:
+            pause = self._believed(retry_after)
+        self._until = now + pause
+
+    def _believed(self, retry_after: float) -> float:
+        # A server that says "at once" and refuses again shall not be asked in a tight loop.
+        return max(0.1, min(retry_after, CAP)) * self._random.uniform(1.0, 1.1)
+
+    def _open(self, size: float) -> None:
+        self._ramp = max(2.0, size / 2 if self._throttled else 0.0)
+        self._closed_at = self._probe = None
+        self.why = ""
+
+    def hear(self, now: float, hints: Hints, sent: int, sent_tokens: float) -> bool:
+        """What a response's headers leave of the limits, for the request that was number `sent`.
+
+        A remaining number without a reset that lies ahead says nothing. The limits themselves are not taken as rates: some
+        count a day, some are not the binding ones.
+
+        Returns:
+            Whether nobody may go any more until a limit is renewed.
+        """
+        news = False
+        if hints.remaining_requests is not None and hints.reset_requests:
+            self._requests = _newest(
+                self._requests, now + min(hints.reset_requests, CAP), sent + hints.remaining_requests, sent
+            )
+            news = True
+        if hints.remaining_tokens is not None and hints.reset_tokens:
+            self._tokens = _newest(self._tokens, now + min(hints.reset_tokens, CAP), sent_tokens + hints.remaining_tokens, sent)
+            news = True
+        return news and self._allowed(now, 1, 0.0) > now
+
+
+def _newest(old: _Allowance | None, until: float, total: float, heard: int) -> _Allowance | None:
+    return old if old is not None and old.heard > heard else _Allowance(until, total, heard)

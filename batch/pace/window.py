@@ -1,0 +1,329 @@
+"""How many attempts may be out at once: a fixed number, or the endpoint's own, found from latency, throughput and refusals."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+START = 4
+"""The first number: more could be thrice the capacity of a small server."""
+
+GROWTH = 3
+"""Places added with each answer on the way to a larger number, so that a refusal is heard before all of them are used."""
+
+SLACK = 1.12
+"""The number held, in terms of the server's capacity, so that no place stands empty between an answer and the next request."""
+
+BUSY = 0.85
+"""Of one core: a client that is this busy measures itself, not the server."""
+
+
+@dataclass(slots=True)
+class Mean:
+    """A mean of latencies with its spread."""
+
+    n: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, x: float) -> None:
+        """One more."""
+        self.n += 1
+        self.total += x
+        self.squares += x * x
+
+    def merge(self, other: Mean) -> None:
+        """All of another's."""
+        self.n += other.n
+        self.total += other.total
+        self.squares += other.squares
+
+    @property
+    def mean(self) -> float:
+        """Seconds."""
+        return max(self.total / self.n, 1e-9)
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean, relative to it."""
+        if self.n < 2:
+            return 1.0
+        variance = max(0.0, self.squares / self.n - self.mean**2) * self.n / (self.n - 1)
+        return math.sqrt(variance / self.n) / self.mean
+
+
+@dataclass(slots=True)
+class Cohort:
+    """The attempts that went while the window was full at one size."""
+
+    number: int
+    size: int
+    wanted: int
+    cpu: float
+    since: float
+    joined: int = 0
+    outstanding: int = 0
+    starts: float = 0.0
+    latency: Mean = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.latency = Mean()
+
+    def estimate(self, now: float) -> Mean:
+        """The latency, counting what the outstanding ones have waited so far: leaving out the slow ones would flatter it."""
+        waited = max(0.0, self.outstanding * now - self.starts)
+        return Mean(self.latency.n, self.latency.total + waited, self.latency.squares * (1 + waited / self.latency.total) ** 2)
+
+
+class Window:
+    """The number of attempts that may be out at once.
+
+    By Little's law throughput is the number out over the mean latency, so comparing latencies compares throughputs. Sizes are
+    compared by cohorts: attempts that went while the window was full, so that a run which something else holds back never
+    grows. The size doubles while that pays (`ramp`), then holds a little above what the server takes at once; a larger one is
+    tried at growing intervals (`up`), and when latency jumps a smaller one tells whether the server queues or has become slower
+    (`dip`).
+
+    Args:
+        fixed: A number that is simply kept; None to find one.
+        ceiling: The most there may ever be.
+        cpu: Seconds of processor time this process has used.
+    """
+
+    def __init__(self, fixed: int | None, ceiling: int = 1000, cpu: Callable[[], float] = time.process_time) -> None:
+        self._cpu = cpu
+        self._ceiling = ceiling
+        self._refusing: int | None = None
+        self._phase = "ramp"
+        self._base: Mean | None = None
+        self._base_sizes = 0
+        self._held: Mean | None = None
+        self._home = 0
+        self._step = 0.25
+        self._interval = 0.0
+        self._next_check = 0.0
+        self._refused_at = float("-inf")
+        self._numbers = 0
+        self._before: tuple[int, str] | None = None
+        self.busy = False
+        self.fixed = fixed is not None
+        self.size = self._target = 0
+        self._cohort: Cohort | None = None
+        self.set(fixed)
+
+    def set(self, fixed: int | None) -> None:
+        """Keep this number from now on; None to find one."""
+        self.fixed = fixed is not None
+        self.size = self._target = fixed if fixed is not None else min(START, self._ceiling)
+        self._cohort = None
+        self._phase, self._base, self._base_sizes, self._refusing = "ramp", None, 0, None
+
+    @property
+    def most(self) -> int:
+        """The most rows in flight."""
+        return self.size if self.fixed else self._ceiling
+
+    @property
+    def found(self) -> bool:
+        """Whether the server's own number is what holds the window."""
+        return not self.fixed and self._phase != "ramp"
+
+    def started(self, now: float, out: int) -> int:
+        """One attempt goes.
+
+        Args:
+            now: Monotonic seconds.
+            out: How many are out with it.
+
+        Returns:
+            The cohort it belongs to; -1 for none.
+        """
+        if self.fixed or self.size < self._target or out < self.size - self.size // 10:
+            return -1
+        cohort = self._cohort
+        if cohort is None:
+            self._numbers += 1
+            cohort = self._cohort = Cohort(self._numbers, self.size, self._wanted(), self._cpu(), now)
+        if cohort.joined >= cohort.wanted:
+            return -1
+        cohort.joined += 1
+        cohort.outstanding += 1
+        cohort.starts += now
+        return cohort.number
+
+    def _wanted(self) -> int:
+        size = self.size
+        if self._phase == "ramp":
+            return max(size, 12 if self._base is None else 16)
+        if self._phase == "dip":
+            return max(2 * size, 24)
+        return max(2 * size, 100)
+
+    def lost(self, cohort: int, went: float) -> None:
+        """An attempt ended without telling a latency."""
+        c = self._cohort
+        if c is not None and cohort == c.number:
+            c.joined -= 1
+            c.outstanding -= 1
+            c.starts -= went
+
+    def ended(self, now: float, cohort: int, went: float, seconds: float) -> None:
+        """An attempt brought an answer after so many seconds."""
+        if self.fixed:
+            return
+        if self.size < self._target:
+            self.size = min(self._target, self.size + GROWTH)
+        c = self._cohort
+        if c is None or cohort != c.number:
+            return
+        c.outstanding -= 1
+        c.starts -= went
+        c.latency.add(seconds)
+        if c.latency.n >= math.ceil(0.9 * c.wanted):
+            self._judge(now, c)
+
+    def _judge(self, now: float, c: Cohort) -> None:
+        here = c.estimate(now)
+        elapsed = now - c.since
+        self.busy = elapsed > 0 and (self._cpu() - c.cpu) / elapsed >= BUSY
+        if self._phase == "ramp":
+            self._judge_ramp(now, c, here)
+        elif self._phase == "hold":
+            self._judge_hold(now, c, here)
+        elif self._phase == "up":
+            self._judge_up(now, c, here)
+        else:
+            self._judge_dip(now, c, here)
+
+    def _more(self, c: Cohort, ratio: float, threshold: float, error: float, most: int) -> bool:
+        """Ask for a larger cohort while the ratio may yet come to lie on the threshold's other side."""
+        if c.wanted < most and abs(ratio - threshold) < error * ratio:
+            c.wanted += max(8, c.wanted // 2)
+            return True
+        return False
+
+    def _move(self, phase: str, size: float) -> None:
+        most = self._ceiling if self._refusing is None else min(self._ceiling, self._refusing)
+        if phase == "up":
+            most = self._ceiling
+        target = max(1, min(most, round(size)))
+        self._phase, self._target = phase, target
+        self.size = min(self.size, target)
+        self._cohort = None
+
+    def _hold(self, now: float, size: float) -> None:
+        self._held = None
+        self._move("hold", size)
+        self._home = self._target
+        self._interval = max(self._interval, 5.0 if self._refusing is None else 60.0)
+        self._next_check = now + (0.0 if self._interval == 5.0 else self._interval)
+
+    def _judge_ramp(self, now: float, c: Cohort, here: Mean) -> None:
+        if self.busy:
+            self._cohort = None
+            return
+        if self._base is None:
+            self._base, self._base_sizes = here, 1
+        else:
+            ratio = here.mean / self._base.mean
+            error = math.hypot(here.error, self._base.error)
+            if self._more(c, ratio, 1.4, error, max(128, c.size)):
+                return
+            if ratio >= 1.4:
+                if ratio > 1.7 and self._base_sizes == 1:
+                    # The first size may have been too large already.
+                    self._held = here
+                    self._home = c.size
+                    self._move("dip", START / 2)
+                else:
+                    self._hold(now, c.size / ratio * SLACK + 1)
+                return
+            if ratio < 1.2:
+                self._base.merge(here)
+                self._base_sizes += 1
+        if c.size >= self._ceiling:
+            self._hold(now, c.size)
+        else:
+            self._move("ramp", c.size * 2)
+
+    def _judge_hold(self, now: float, c: Cohort, here: Mean) -> None:
+        self._cohort = None
+        if self._held is None:
+            self._held = here
+        elif not self.busy:
+            shift = here.mean / self._held.mean
+            if shift > 1.4 + 2 * here.error and c.size > 1:
+                self._held = here
+                self._move("dip", 0.6 * c.size)
+                return
+            if shift < 0.7:
+                self._held = here
+                self._next_check = min(self._next_check, now)
+            else:
+                self._held = here
+        if now >= self._next_check and not self.busy and c.size < self._ceiling:
+            self._step = 0.25 if self._refusing is None else 0.03
+            self._move("up", c.size + max(1, self._step * c.size))
+
+    def _judge_up(self, now: float, c: Cohort, here: Mean) -> None:
+        assert self._held is not None
+        step = c.size / self._home - 1
+        gain = c.size / self._home * self._held.mean / here.mean - 1
+        if self._refusing is None:
+            error = math.hypot(here.error, self._held.error)
+            if self._more(c, gain, 0.35 * step, error, max(1000, 4 * c.size)):
+                return
+            pays = gain > 0.35 * step
+        else:
+            pays = here.mean < 1.15 * self._held.mean
+        if not pays or self.busy:
+            self._interval = min(300.0, 2 * self._interval)
+            held = self._held
+            self._hold(now, self._home)
+            self._held = held
+            return
+        self._held, self._home = here, c.size
+        if self._refusing is not None:
+            self._refusing = max(self._refusing, c.size)
+            self._step *= 2
+        elif gain > 0.8 * step:
+            self._step = min(1.0, self._step * 2)
+        if c.size >= self._ceiling:
+            self._hold(now, c.size)
+        else:
+            self._move("up", c.size + max(1, self._step * c.size))
+
+    def _judge_dip(self, now: float, c: Cohort, here: Mean) -> None:
+        assert self._held is not None
+        ratio = self._held.mean / here.mean
+        full = self._home / c.size
+        threshold = 1 + 0.6 * (full - 1)
+        error = math.hypot(here.error, self._held.error)
+        if self._more(c, ratio, threshold, error, max(128, 2 * c.size)):
+            return
+        if ratio > threshold and c.size > 1:
+            # Fewer out and the same throughput: still a queue.
+            self._held, self._home = here, c.size
+            self._move("dip", 0.6 * c.size)
+        else:
+            self._hold(now, min(self._home, self._home / max(1.0, ratio)) * SLACK + 1 if ratio > 1.05 else self._home)
+
+    def refused(self, now: float, out: int, went: float) -> None:
+        """The server refused an attempt that went when so many were out, itself included."""
+        if self.fixed or went < self._refused_at:
+            return  # sent before the last refusal was heard: the same overload
+        repeated = now - self._refused_at < 30.0
+        self._before = self._home or self.size, self._phase
+        self._refused_at = now
+        fits = max(1, out - 1)
+        if repeated and self._phase == "hold":
+            fits = max(1, min(self.size - 1, round(0.9 * self.size)))
+        self._refusing = min(fits, self.size)
+        if self._phase == "up":
+            self._interval = min(600.0, 2 * self._interval)
+        self._hold(now, round(0.97 * self._refusing))
+
+    def excused(self) -> None:
+        """A probe was refused as well: the server refuses everything, not the number."""
