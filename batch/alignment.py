@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import formats
-from .export import COLUMNS, RAW, Written, export
+from .export import COLUMNS, RAW, RAW_INPUT, Written, export
 from .job import Job, digest
 from .journal import Journal
 from .prompts import Prompts
@@ -46,7 +46,7 @@ class Alignment:
             parameters=job.parameters,
             row_params=job.row_params,
         )
-        reserved = [job.prefix + name for name in (*COLUMNS, RAW)]
+        reserved = [job.prefix + name for name in (*COLUMNS, RAW, RAW_INPUT)]
         self.source = stack.enter_context(
             formats.source(
                 job.input,
@@ -86,15 +86,19 @@ class Alignment:
             StorageError: The output cannot be written; the old one stays.
         """
         job = self._job
+        names = dict(COLUMNS)
+        if job.keep_raw:
+            names[RAW] = str
+        if self.reading.unreadable:
+            names[RAW_INPUT] = str
         sink = formats.sink(
             job.output,
+            self.source,
+            {job.prefix + name: kind for name, kind in names.items()},
             format=job.output_format or None,
-            source=self.source,
-            names=[*COLUMNS, *([RAW] if job.keep_raw else [])],
-            prefix=job.prefix,
-            csv_guard=job.csv_guard,
+            guard=job.csv_guard,
         )
-        written = export(self.source, self.spool, self._journal, sink, self.wire, keep_raw=job.keep_raw)
+        written = export(self.source, self.spool, self._journal, sink, self.wire, prefix=job.prefix, keep_raw=job.keep_raw)
         about = {
             "asked": self._asked,
             "shape": self._shape,

@@ -15,22 +15,25 @@ from .records import Answer
 from .spool import NO_ID, RECORD, Spool, ids
 from .wires import Wire
 
-COLUMNS = (
-    "response",
-    "error",
-    "error_kind",
-    "http_status",
-    "answer_model",
-    "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "attempts",
-    "latency_s",
-)
+COLUMNS: dict[str, type] = {
+    "response": str,
+    "error": str,
+    "error_kind": str,
+    "http_status": int,
+    "answer_model": str,
+    "finish_reason": str,
+    "prompt_tokens": int,
+    "completion_tokens": int,
+    "attempts": int,
+    "latency_s": float,
+}
 """The generated columns, in the contract's order."""
 
 RAW = "raw"
 """The column of `--keep-raw`: the server's whole answer."""
+
+RAW_INPUT = "raw_input"
+"""The column for the text of lines that could not be read; there only when there are such lines."""
 
 NOT_ASKED = "not asked yet: the run was interrupted; the same command goes on"
 
@@ -105,7 +108,9 @@ def failed(kind: str, words: str) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | {"response": "", "error": words, "error_kind": kind, "finish_reason": ""}
 
 
-def export(source: Source, spool: Spool, journal: Journal, sink: Sink, wire: Wire, *, keep_raw: bool = False) -> Written:
+def export(
+    source: Source, spool: Spool, journal: Journal, sink: Sink, wire: Wire, *, prefix: str = "", keep_raw: bool = False
+) -> Written:
     """Write the output: one row for every selected row of the input, in its order.
 
     Args:
@@ -114,6 +119,7 @@ def export(source: Source, spool: Spool, journal: Journal, sink: Sink, wire: Wir
         journal: What is known of each.
         sink: Where rows go; committed here, once every row is in it.
         wire: Reads the servers' answers.
+        prefix: Put before the names of generated columns.
         keep_raw: Whether to add the servers' whole answers.
 
     Raises:
@@ -137,12 +143,14 @@ def export(source: Source, spool: Spool, journal: Journal, sink: Sink, wire: Wir
                     if trouble is None or trouble[0] != written.rows:
                         raise BatchError(f"row {written.rows + 1} has lost its reason: please run again with --fresh")
                     one = failed("input", trouble[1])
+                    if (text := chunk.raw_input.get(number - chunk.first)) is not None:
+                        one[RAW_INPUT] = text
                     trouble = next(problems, None)
                 else:
                     one = generated(next(known) if handle >= 0 else None, wire, keep_raw=keep_raw)
                 written.count(one)
                 positions.append(number - chunk.first)
-                members.append(one)
+                members.append({prefix + name: value for name, value in one.items()} if prefix else one)
             sink.write(chunk, positions, members)
         if written.rows != spool.count:
             raise BatchError(f"{written.rows} rows for {spool.count} selected ones: the output is not replaced")

@@ -120,7 +120,7 @@ class Judge:
         """The input is at its end: what was withheld counts."""
         with self._lock:
             withheld, self._withheld = self._withheld or [], None
-        if self._denials and not self._stop.set:
+        if self._denials and not self._stop.event.is_set():
             self._stop.because(RunRefused(str(self._denial)))
         if isinstance(self._stop.error, RunRefused):
             return

@@ -33,6 +33,10 @@ class Reading:
         journal: Knows which rows have an answer.
         spool: Keeps the ids, for the export.
         tally: Counts rows that need no asking.
+
+    Attributes:
+        whole: Whether the pass has seen the whole input.
+        unreadable: How many lines were no rows.
     """
 
     def __init__(self, job: Job, source: Source, prompts: Prompts, journal: Journal, spool: Spool, tally: Tally) -> None:
@@ -47,6 +51,7 @@ class Reading:
         self._due = AGAIN | FINAL if job.retry_failed else AGAIN
         self._sampling = False
         self._bad = 0
+        self.unreadable = 0
         self.whole = False
 
     def pending(self, going_on: Callable[[], bool]) -> Iterator[Prompt]:
@@ -107,6 +112,7 @@ class Reading:
                 asked.append((row, self._prompts(row)))
             except RowError as reason:
                 self._bad += 1
+                self.unreadable += bool(row.problem)
                 asked.append((row, reason))
         if self._job.bad_rows is not None and self._bad > self._job.bad_rows:
             row, reason = next((row, reason) for row, reason in reversed(asked) if isinstance(reason, RowError))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import tempfile
 import threading
@@ -80,7 +81,7 @@ def export_again(output: str, journal: str = "") -> Summary:
             raise JobError(f"{path} holds no run; ails-batch run begins one")
         asked = opened.runs[-1]["run"]
         job = msgspec.structs.replace(checked(asked["job"]), output=output)
-        formats.preflight_output(output, job.input)
+        formats.preflight_output(output, inputs(job), format=job.output_format or None)
         tally = Tally()
         alignment = Alignment(job, asked, opened, tally, stack)
         for _ in alignment.pending(lambda: True):
@@ -97,7 +98,7 @@ class Trip:
         self.job = job = msgspec.structs.replace(job, output=dated(job.output, datetime.now().astimezone()))
         self.stop = stop
         self.watch = watch
-        formats.preflight_output(job.output, job.input)
+        formats.preflight_output(job.output, inputs(job), format=job.output_format or None)
         connection = connect(job, stack)
         self.journal = stack.enter_context(Journal.open(_journal(job, stack), fresh=job.fresh, wait=job.wait))
         self.asked = {
@@ -129,6 +130,7 @@ class Trip:
         self.flying: dict[int, bytes] = {}
         self.written: Written | None = None
         self.home = threading.Event()
+        self.estimate: int | None = None
 
     def is_done_already(self) -> bool:
         """Whether an earlier run did exactly this, to the last row, and its output is still there."""
@@ -140,6 +142,8 @@ class Trip:
         self.journal.begin({"job": self.job.shown(), **self.asked})
         pulse = threading.Thread(target=self._pulse, name="pulse", daemon=True)
         pulse.start()
+        # Counting reads the whole input, so it goes on beside the first requests.
+        threading.Thread(target=self._count, name="count", daemon=True).start()
         threads = Threads(self._ask, lambda: self.pace.width, self.stop.event)
         try:
             for prompt in self.alignment.pending(self._has_time):
@@ -176,6 +180,11 @@ class Trip:
         else:
             code = error.exit_code if error else _code(self.job, written)
         return _summary(self.job, written, tally, self.journal, begun=self.begun, code=code, error=error)
+
+    def _count(self) -> None:
+        with contextlib.suppress(BatchError):  # the reading pass comes to the same place and says so
+            total = self.alignment.source.estimate()
+            self.estimate = min(total, self.job.limit) if total and self.job.limit else total
 
     def _ask(self, prompt: Prompt) -> None:
         """One prompt's stay in flight: from the permit until its outcome is durable, or dropped."""
@@ -242,7 +251,7 @@ class Trip:
     def _snapshot(self) -> Snapshot:
         tally, pace, alignment = self.tally, self.pace.state(), self.alignment
         return Snapshot(
-            total=alignment.spool.count if alignment.reading.whole else alignment.source.estimate(),
+            total=alignment.spool.count if alignment.reading.whole else self.estimate,
             exact=alignment.reading.whole,
             done=tally.done,
             ok=tally.ok,
@@ -254,9 +263,9 @@ class Trip:
             completion_tokens=tally.completion_tokens,
             cost_usd=tally.cost,
             in_flight=pace.in_flight,
-            width=pace.width,
-            bound=pace.bound,
-            waiting=pace.waiting,
+            width=pace.window,
+            bound=pace.bound_by,
+            waiting=pace.why,
         )
 
 
@@ -283,6 +292,11 @@ def _summary(
         error=str(error or ""),
         kinds=written.kinds,
     )
+
+
+def inputs(job: Job) -> list[str]:
+    """The job's inputs as they were named."""
+    return [job.input] if isinstance(job.input, str) else job.input
 
 
 def _code(job: Job, written: Written) -> int:

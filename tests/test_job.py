@@ -1,0 +1,106 @@
+"""What is to be done, said once and checked once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from batch.errors import JobError
+from batch.job import Endpoint, Job, dated, duration, job, load, share
+
+
+def test_paths_in_a_job_file_are_relative_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "jobs/one.toml"
+    file.parent.mkdir()
+    file.write_text('input = "data/in.csv"\noutput = "../out.csv"\n[parameters]\nseed = 7\n')
+    loaded = load(file)
+    assert loaded.input == str(tmp_path / "jobs/data/in.csv")
+    assert loaded.output == str(tmp_path / "jobs/../out.csv")
+    assert loaded.parameters == {"seed": 7}
+
+
+def test_options_override_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "one.toml"
+    file.write_text('input = "in.csv"\nrpm = 60\n')
+    assert load(file, rpm=600).rpm == 600
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("templat = 'x'", "one.toml: unknown key 'templat'; did you mean 'template'?"),
+        ("rpm = 'fast'", "one.toml: rpm: expected 'float"),
+        ("rpm = 0", "one.toml: rpm: expected 'float' > 0"),
+        ("concurrency = 5000", "one.toml: concurrency: "),
+        ("timeout = 'soon'", "one.toml: timeout: 'soon' is no duration"),
+        ("halt = 'never'", "one.toml: halt: 'never' is not understood"),
+        ("[endpoint]\nurl = 'https://x'\nkey = 'y'", "one.toml: endpoint.unknown key 'key'"),
+        ("rpm = ", "one.toml: not TOML: "),
+        ("template = 'x'\ntemplate_file = 'y'", "exclude each other"),
+        ("template = 'x'\nprompt_column = 'y'", "exclude each other"),
+        ("parameters = {n = 2}", "parameter n"),
+        ("max_cost = 5.0", "max_cost needs to know the price"),
+    ],
+)
+def test_a_mistake_in_a_job_file_is_named_with_its_place(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "one.toml"
+    file.write_text(text)
+    with pytest.raises(JobError) as caught:
+        load(file)
+    assert words in str(caught.value)
+
+
+def test_a_missing_job_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="no such job file"):
+        load(tmp_path / "none.toml")
+
+
+def test_an_endpoint_counts_without_user_query_and_slash() -> None:
+    assert Endpoint(url="https://me:pass@llm.example.com:8443/v1/?a=b").identity == "https://llm.example.com:8443/v1"
+    assert Endpoint(url="https://llm.example.com", name="prod").identity == "prod"
+
+
+def test_the_environment_names_the_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AILS_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(JobError, match="no endpoint: give --endpoint URL"):
+        Job().resolved_endpoint()
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://b.example.com/v1")
+    assert Job().resolved_endpoint().protocol == "openai"
+    monkeypatch.setenv("AILS_BASE_URL", "https://a.example.com")
+    with pytest.raises(JobError, match="both set"):
+        Job().resolved_endpoint()
+    assert Job(protocol="ails").resolved_endpoint().url == "https://a.example.com"
+    assert Job(endpoint="https://c.example.com").resolved_endpoint().url == "https://c.example.com"
+
+
+def test_a_missing_secret_is_named_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AILS_API_KEY", "canary-key")
+    monkeypatch.delenv("AILS_SECRET", raising=False)
+    endpoint = Job(endpoint="https://a.example.com").resolved_endpoint()
+    with pytest.raises(JobError, match="set AILS_SECRET") as caught:
+        endpoint.credentials()
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("6h", 21600), ("1.5h", 5400), ("1d", 86400)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+def test_shares() -> None:
+    assert share("fail=5%", "halt") == (5.0, True)
+    assert share("20", "tolerate") == (20.0, False)
+
+
+def test_names_take_the_date() -> None:
+    assert dated("a-{date}.{other}.csv", datetime(2026, 3, 9, tzinfo=UTC)) == "a-2026-03-09.{other}.csv"
+
+
+def test_a_job_shows_itself_without_secrets_and_comes_back() -> None:
+    one = job({"input": "a.csv", "output": "b.csv", "timeout": "90s", "endpoint": {"url": "https://x.example.com"}})
+    assert job(one.shown()) == one

@@ -1,0 +1,136 @@
+"""A row and a template become a request and its key."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.errors import JobError, RowError
+from batch.exact import loads
+from batch.prompts import Condition, Prompts
+from batch.records import Row
+from batch.wires import WIRES
+
+
+def row(problem: str = "", **values: Any) -> Row:
+    return Row(0, "prompts.csv, line 2", values, problem)
+
+
+def prompts(**settings: Any) -> Prompts:
+    return Prompts(WIRES["openai"], "https://example.com/v1", **{"model": "m", **settings})
+
+
+def sent(ask: Prompts, one: Row) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(ask(one).body)
+    return body
+
+
+def test_the_column_prompt_is_sent_as_it_is() -> None:
+    assert sent(prompts(), row(prompt=" 007\n"))["messages"] == [{"role": "user", "content": " 007\n"}]
+
+
+def test_a_template_joins_columns_and_a_system_message() -> None:
+    ask = prompts(template="{{ a }}: {{ b }}", system="You know {{ a }}.")
+    assert sent(ask, row(a="x", b="y"))["messages"] == [
+        {"role": "system", "content": "You know x."},
+        {"role": "user", "content": "x: y"},
+    ]
+
+
+def test_values_print_as_json_wrote_them() -> None:
+    values = loads(b'{"price": 0.10, "yes": true, "list": [1, "\\u00e9"], "big": 9007199254740993}')
+    ask = prompts(template="{{ price }} {{ yes }} {{ list }} {{ big }}")
+    assert ask(row(**values)).content == '0.10 true [1,"é"] 9007199254740993'
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "words"),
+    [
+        ({}, {"text": "x"}, "no column 'prompt'; the columns are 'text'"),
+        ({}, {"prompt": ""}, "column 'prompt' is empty"),
+        ({}, {"prompt": " \n"}, "column 'prompt' is empty"),
+        ({}, {"prompt": None}, "column 'prompt' is null"),
+        ({}, {"prompt": 7}, "column 'prompt' is no text"),
+        ({"template": "{{ txt }}"}, {"text": "x"}, "no column 'txt'; the columns are 'text'"),
+        ({"template": "{{ text }}"}, {"text": None}, "null"),
+        ({"template": "{{ text }}"}, {"text": " "}, "the prompt is empty"),
+        ({"template": "{{ text.x.y }}"}, {"text": "x"}, "does not have"),
+        ({"template": "{{ 1 // n }}"}, {"n": 0}, "fails on this row"),
+        ({"template": "{{ ''.__class__ }}"}, {}, "the template"),
+        ({"template": "{{ 'x' * 10**8 }}"}, {}, "Mi characters"),
+        ({"model": ""}, {"prompt": "x"}, "no model"),
+        ({"row_params": ["max_tokens"]}, {"prompt": "x", "max_tokens": "many"}, "column 'max_tokens' is no JSON value"),
+        ({}, {"messages": "[]"}, "no list of messages"),
+        ({}, {"messages": "[{}]"}, "role"),
+        ({}, {"messages": "{"}, "no JSON"),
+        ({}, {"prompt": "\ud83d"}, "surrogate"),
+    ],
+)
+def test_a_row_that_cannot_be_asked_says_why(settings: dict[str, Any], values: dict[str, Any], words: str) -> None:
+    with pytest.raises(RowError, match=words.replace("(", r"\(")):
+        prompts(**settings)(row(**values))
+
+
+def test_an_unreadable_row_keeps_its_reason() -> None:
+    with pytest.raises(RowError, match="3 cells for 2 columns"):
+        prompts()(row("3 cells for 2 columns", prompt="x"))
+
+
+def test_row_parameters_override_and_empty_cells_do_not() -> None:
+    ask = prompts(parameters={"temperature": 0.5, "top_p": 1}, row_params=["temperature", "top_p", "model", "stop"])
+    body = sent(ask, row(prompt="x", temperature="0.10", top_p="", model="007", stop="END"))
+    assert (body["temperature"], body["top_p"], body["model"], body["stop"]) == (0.10, 1, "007", "END")
+
+
+def test_messages_come_as_text_or_as_a_list() -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "x"}}]}]
+    for value in (messages, json.dumps(messages)):
+        request = prompts()(row(messages=value))
+        assert json.loads(request.body)["messages"] == messages
+        assert request.content == "hi"
+
+
+def test_the_key_is_everything_that_is_sent_and_nothing_else() -> None:
+    key = prompts()(row(prompt="x", other="1")).key
+    assert prompts()(row(prompt="x", other="2")).key == key
+    assert prompts(template="{{ a }}")(row(a="x")).key == key
+    assert prompts(parameters={"a": 1, "b": 2})(row(prompt="x")).key == prompts(parameters={"b": 2, "a": 1})(row(prompt="x")).key
+    others = [
+        prompts()(row(prompt="y")),
+        prompts(model="other")(row(prompt="x")),
+        prompts(system="s")(row(prompt="x")),
+        prompts(parameters={"seed": 1})(row(prompt="x")),
+        Prompts(WIRES["ails"], "https://example.com/v1", model="m")(row(prompt="x")),
+        Prompts(WIRES["openai"], "https://example.org/v1", model="m")(row(prompt="x")),
+    ]
+    assert key not in {other.key for other in others}
+
+
+def test_a_template_that_does_not_parse_names_its_line() -> None:
+    with pytest.raises(JobError, match="the template, line 2: expected token"):
+        prompts(template="fine\n{{ oh no }}")
+
+
+def test_a_condition_sees_the_columns() -> None:
+    assert Condition("lang == 'de' and n > 1")({"lang": "de", "n": 2})
+    assert not Condition("text")({"text": ""})
+    with pytest.raises(RowError, match="no column 'lang'"):
+        Condition("lang == 'de'")({"text": ""})
+    with pytest.raises(JobError, match="--where"):
+        Condition("lang ==")
+
+
+@given(st.dictionaries(st.text(min_size=1), st.text() | st.none() | st.integers() | st.lists(st.text()), max_size=4), st.text())
+def test_any_row_becomes_a_request_or_says_why_not(values: dict[str, Any], template: str) -> None:
+    try:
+        ask = prompts(template=template)
+    except JobError:
+        return
+    try:
+        ask(Row(0, "x, line 1", values))
+    except RowError:
+        pass

@@ -1,0 +1,76 @@
+"""Prompts worked on by threads of this process."""
+
+from __future__ import annotations
+
+import threading
+
+from batch.engines.threads import QUEUED, Threads
+from batch.records import Prompt
+
+
+def prompt(index: int) -> Prompt:
+    return Prompt(index, index.to_bytes(16, "big"), 0, b"{}", "")
+
+
+def test_every_prompt_is_worked_on_once() -> None:
+    done: list[int] = []
+    threads = Threads(lambda one: done.append(one.index), lambda: 8, threading.Event())
+    for index in range(1000):
+        assert threads.put(prompt(index))
+    threads.finish()
+    assert threads.wait(30)
+    assert sorted(done) == list(range(1000))
+
+
+def test_no_more_of_the_input_is_taken_than_the_queue_holds() -> None:
+    gate, taken = threading.Event(), []
+    threads = Threads(lambda one: gate.wait(30) and None, lambda: 4, threading.Event())
+
+    def feed() -> None:
+        for index in range(100):
+            threads.put(prompt(index))
+            taken.append(index)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    feeder.join(1.2)
+    assert feeder.is_alive()
+    assert len(taken) <= 4 + QUEUED * 4 + 1
+    gate.set()
+    feeder.join(30)
+    threads.finish()
+    assert threads.wait(30)
+
+
+def test_never_more_threads_than_the_window_is_wide() -> None:
+    width, names = 2, set()
+    threads = Threads(lambda one: names.add(threading.current_thread().name), lambda: width, threading.Event())
+    for index in range(200):
+        threads.put(prompt(index))
+    assert len(names) <= 2
+    width = 5
+    for index in range(200):
+        threads.put(prompt(index))
+    threads.finish()
+    assert threads.wait(30)
+    assert len(names) <= 5
+
+
+def test_stopping_drops_what_is_queued() -> None:
+    stopping, started, gate, done = threading.Event(), threading.Event(), threading.Event(), []
+
+    def work(one: Prompt) -> None:
+        started.set()
+        gate.wait(30)
+        done.append(one.index)
+
+    threads = Threads(work, lambda: 1, stopping)
+    threads.put(prompt(0))
+    threads.put(prompt(1))
+    assert started.wait(30)
+    stopping.set()
+    assert not threads.put(prompt(2))
+    gate.set()
+    threads.finish()
+    assert threads.wait(30)
+    assert done == [0]
