@@ -7,8 +7,6 @@ what is in flight, a checkpoint of the index, and tails that were cut.
 from __future__ import annotations
 
 import os
-import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,20 +16,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ..clock import SYSTEM, Clock
-from ..errors import BatchError, Busy, JobError, JournalDamaged
+from ..errors import BatchError, JobError
 from ..records import Outcome
 from . import checkpoint, frames
 from .frames import CODES, STATES, Recorded
 from .index import Handles, Index, Pass, handle
-from .lock import Held, acquire, refusal, storage, supplant, sync, sync_directory, write_all
-from .marks import MarkedRow, Marks, holder, leftovers
-from .replay import ForeignFileError, Replay, damaged, identity
+from .lock import Held, acquire, refusal, storage
+from .marks import MarkedRow, Marks, folder_of, held_by, leftovers
+from .opening import cut, start, start_over
+from .repair import RepairReport, compact, repair
+from .replay import Replay, damaged, identity
 from .writer import Entry, Writer
 
-__all__ = ["STATES", "Journal", "MarkedRow", "Recorded"]
+__all__ = ["STATES", "Journal", "MarkedRow", "Recorded", "RepairReport", "compact", "repair"]
 
 STALE = 50_000
 """Lines that may stand behind the checkpoint before a new one is written; they replay in a tenth of a second."""
+READ_ONLY = "the journal was opened for reading only"
 NEAR = 1 << 20
 """Lines this close together are read in one go."""
 
@@ -62,7 +63,7 @@ class Journal:
         self._clock = clock
         self._stale = stale
         self._index = Index()
-        self._notes: dict[str, list[int]] = {}
+        self._notes: dict[str, list[int]] = {"run": [], "tick": [], "end": []}
         self._behind = 0
         self._ticked = -np.inf
         self._marks: Marks | None = None
@@ -103,13 +104,13 @@ class Journal:
         try:
             descriptor = _read_only(path) if readonly else acquire(path, wait=wait, lock=lock)
         except Held:
-            raise Busy(_held(path)) from None
+            raise held_by(path) from None
         journal = cls(path, descriptor, readonly=readonly, clock=clock, stale=stale)
         try:
             if not readonly:
                 _make(journal.folder)
                 if fresh:
-                    journal._start_over(lock=lock)
+                    journal._descriptor = start_over(descriptor, path, clock.time(), lock=lock)
             journal._learn()
         except BaseException:
             journal._let_go()
@@ -243,11 +244,11 @@ class Journal:
         Raises:
             StorageError: The disk refused.
         """
-        assert self._marks is not None
-        marked = [[mark.id.hex(), mark.index] for mark in self._marks.left]
+        marks = self._own()
+        marked = [[mark.id.hex(), mark.index] for mark in marks.left]
         self._note("run", {**job, "pid": os.getpid(), "host": os.uname().nodename, "possibly_charged": marked})
         self.flush()
-        self._marks.forget()
+        marks.forget()
 
     def end(self, summary: dict[str, Any]) -> None:
         """Say durably how the run ended.
@@ -276,13 +277,11 @@ class Journal:
             name: The row's id.
             index: Its number among the selected rows.
         """
-        assert self._marks is not None
-        self._marks.mark(name, index)
+        self._own().mark(name, index)
 
     def unmark(self, name: bytes) -> None:
         """Nothing was sent for the row after all; an outcome's mark goes by itself, once it is durable."""
-        assert self._marks is not None
-        self._marks.unmark([name])
+        self._own().unmark([name])
 
     def append(self, outcome: Outcome) -> None:
         """Hand an outcome to the writer; `on_durable` tells when it counts.
@@ -319,8 +318,13 @@ class Journal:
 
     def _put(self, line: bytes, whose: Outcome | str) -> None:
         if self._writer is None:
-            raise ValueError("the journal was opened for reading only")
+            raise ValueError(READ_ONLY)
         self._writer.put(line, whose)
+
+    def _own(self) -> Marks:
+        if self._marks is None:
+            raise ValueError(READ_ONLY)
+        return self._marks
 
     def _durable(self, entries: list[Entry], offset: int) -> None:
         outcomes = []
@@ -333,8 +337,7 @@ class Journal:
                 self._notes[whose].append(offset)
             offset += len(line)
         self._behind += len(entries)
-        assert self._marks is not None
-        self._marks.unmark([outcome.id for outcome in outcomes])
+        self._own().unmark([outcome.id for outcome in outcomes])
         if outcomes and self.on_durable:
             self.on_durable(outcomes)
 
@@ -348,12 +351,13 @@ class Journal:
         """Read what is there; where the file may be changed, cut its torn tail and start the writer."""
         try:
             size = os.fstat(self._descriptor).st_size
-            name, start = identity(self._descriptor, self.path, size)
-            if name is None:
-                end = self._found(size)
-            else:
+            name, end = identity(self._descriptor, self.path, size)
+            if name is not None:
                 self.id = name
-                end = self._replay(start, size)
+                end = self._replay(end, size)
+            elif not self._readonly:
+                self.torn = cut(self._descriptor, self.path, self.folder, 0, size)
+                self.id, end = start(self._descriptor, self.path, self._clock.time())
         except OSError as error:
             raise storage(self.path, error) from error
         if self._readonly:
@@ -368,19 +372,6 @@ class Journal:
             if self._behind >= 20 * self._stale:
                 self._checkpoint()
 
-    def _found(self, size: int) -> int:
-        """A journal without a line gets its first; whatever half a line was there is kept aside."""
-        self._notes = {"run": [], "tick": [], "end": []}
-        if self._readonly:
-            return 0
-        self._cut(0, size)
-        self.id = secrets.token_bytes(16)
-        line = frames.header(self.id, self._clock.time())
-        write_all(self._descriptor, line)
-        sync(self._descriptor)
-        sync_directory(self.path.parent)
-        return len(line)
-
     def _replay(self, start: int, size: int) -> int:
         covered = checkpoint.load(self.folder / "index", self.id, self._descriptor, size, self._index)
         replay = Replay(self._descriptor, self.path, covered.end if covered else start, size)
@@ -393,30 +384,8 @@ class Journal:
             if replay.sound < size:
                 self.torn = f"{self.path}: the last {size - replay.sound} bytes are no whole line and were passed over"
         else:
-            self._cut(replay.sound, size)
+            self.torn = cut(self._descriptor, self.path, self.folder, replay.sound, size)
         return replay.sound
-
-    def _cut(self, sound: int, size: int) -> None:
-        """Keep the bytes behind `sound` in a file of their own, then cut them off."""
-        if sound == size:
-            return
-        number = 1
-        while True:
-            aside = self.folder / f"torn-{number}"
-            try:
-                kept = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-                break
-            except FileExistsError:
-                number += 1
-        try:
-            for offset in range(sound, size, NEAR):
-                write_all(kept, os.pread(self._descriptor, min(NEAR, size - offset), offset))
-            sync(kept)
-        finally:
-            os.close(kept)
-        os.ftruncate(self._descriptor, sound)
-        sync(self._descriptor)
-        self.torn = f"{self.path}: the last {size - sound} bytes were no whole line (a kill or a full disk); kept in {aside}"
 
     def _checkpoint(self) -> None:
         assert self._writer is not None
@@ -424,41 +393,12 @@ class Journal:
         checkpoint.save(self.folder / "index", self.id, self._descriptor, covered, self._index)
         self._behind = 0
 
-    def _start_over(self, *, lock: bool) -> None:
-        size = os.fstat(self._descriptor).st_size
-        if not size:
-            return
-        try:
-            identity(self._descriptor, self.path, size)
-        except ForeignFileError:
-            raise
-        except (JobError, JournalDamaged):
-            pass  # another version, or damage: that it is moved aside is what was asked for
-        new = self.path.with_name(self.path.name + ".new")
-        new.unlink(missing_ok=True)
-        descriptor = acquire(new, lock=lock)
-        try:
-            self.id = secrets.token_bytes(16)
-            write_all(descriptor, frames.header(self.id, self._clock.time()))
-            sync(descriptor)
-            supplant(self.path, "old", new)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(self._descriptor)
-        self._descriptor = descriptor
-
     def _let_go(self) -> None:
         if not self._closed:
             self._closed = True
             if self._marks:
                 self._marks.close()
             os.close(self._descriptor)
-
-
-def folder_of(path: Path) -> Path:
-    """Where a journal keeps what can be made anew."""
-    return path.with_name(path.name + ".d")
 
 
 def _read_only(path: Path) -> int:
@@ -475,11 +415,3 @@ def _make(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise refusal(folder, error) from error
-
-
-def _held(path: Path) -> str:
-    head = holder(folder_of(path) / "marks")
-    if "pid" not in head:
-        return f"{path}: another run holds it (--wait waits for it)"
-    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(head["since"]))
-    return f"{path}: held by process {head['pid']} on {head['host']} since {since}: {head['command']} (--wait waits for it)"

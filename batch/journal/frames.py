@@ -27,9 +27,13 @@ VERSION = 1
 STATES = ("ok", "input", "refused", "transient", "bad_body", "bad_answer", "too_large", "internal", "pending")
 """What a line can say of its row: answered, or the kind of its failure. Handles carry the position in this tuple."""
 CODES = {state: code for code, state in enumerate(STATES)}
+LONGEST = 256 << 20
+"""Bytes a line may have; anything longer is damage."""
 SEAL = len(b',"crc":"xxxxxxxx"}\n')
 HEADER = re.compile(rb'\{"journal":(\d{1,9}),(?:"id":"([0-9a-f]{32})")?')
 ROW = re.compile(rb'\{"k":"([0-9a-f]{32})","n":(\d{1,18}),"ok":(?:1|0,"kind":"([a-z_]+)"),')
+_REST = re.compile(rb'"at":([0-9.]+),"tries":\[(.*?)\],"status":(\d+|null),"(?:body|message)":')
+_TRY = re.compile(rb'\[(\d+|null),([0-9.]+),"([a-z_]*)",([01])\]')
 NOTE = re.compile(rb'\{"(run|tick|end)":')
 
 
@@ -89,13 +93,15 @@ def row(outcome: Outcome) -> bytes:
     """The line of one row's outcome; the answer's body is embedded as it is.
 
     Raises:
-        ValueError: The body is not on one line, or the failure's kind is none of `STATES`.
+        ValueError: The body is too long or not on one line, or the failure's kind is none of `STATES`.
     """
     result = outcome.result
     tries = _tries(outcome.attempts)
     if isinstance(result, Answer):
         if b"\n" in result.body:
             raise ValueError("an answer's body must be one line")
+        if len(result.body) > LONGEST // 2:
+            raise ValueError(f"an answer's body of {len(result.body)} bytes is too long")
         return seal(
             b'{"k":"%b","n":%d,"ok":1,"at":%.3f,"tries":[%b],"status":%d,"body":%b'
             % (hexlify(outcome.key), outcome.occurrence, outcome.started, tries, result.status, result.body)
@@ -131,16 +137,23 @@ def parse(line: bytes) -> Recorded:
         ValueError: It is torn, damaged or no row's line.
     """
     match = ROW.match(line)
-    if not match or not sound(line):
+    rest = match and _REST.match(line, match.end())
+    if not match or not rest or not sound(line):
         raise ValueError("no whole line of a row")
-    # A quote inside a JSON string is written \", so these bytes can only be the member itself.
-    cut = line.find(b',"body":') if match[3] is None else -1
-    members = exact.loads((line[:cut] if cut >= 0 else line[:-SEAL]) + b"}")
-    attempts = tuple(Attempt(one[0], float(one[1]), one[2], bool(one[3])) for one in members["tries"])
-    status = members["status"]
-    failure = None if match[3] is None else Failure(members["kind"], members["message"], status)
-    body = line[cut + len(b',"body":') : -SEAL] if cut >= 0 else b""
-    return Recorded(unhexlify(match[1]), int(match[2]), float(members["at"]), attempts, status, body, failure)
+    at, tries, status_text = rest.groups()
+    attempts = tuple(
+        Attempt(_status(status), float(seconds), kind.decode(), charged == b"1")
+        for status, seconds, kind, charged in _TRY.findall(tries)
+    )
+    status, body, failure = _status(status_text), line[rest.end() : -SEAL], None
+    if match[3]:
+        failure = Failure(match[3].decode(), exact.loads(body), status)  # type: ignore[arg-type]  # `row` wrote it
+        body = b""
+    return Recorded(unhexlify(match[1]), int(match[2]), float(at), attempts, status, body, failure)
+
+
+def _status(text: bytes) -> int | None:
+    return None if text == b"null" else int(text)
 
 
 def parse_note(line: bytes) -> dict[str, Any]:

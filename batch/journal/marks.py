@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from ..errors import Busy
 from .lock import refusal, storage
 
 BLOCK = 65536
@@ -46,6 +48,22 @@ def holder(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return head if isinstance(head, dict) else {}
+
+
+def folder_of(journal: Path) -> Path:
+    """Where a journal keeps what can be made anew."""
+    return journal.with_name(journal.name + ".d")
+
+
+def held_by(journal: Path) -> Busy:
+    """The error that says who holds a journal."""
+    head = holder(folder_of(journal) / "marks")
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(head["since"]))
+        whom = f"process {head['pid']} on {head['host']} since {since}: {head['command']}"
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        whom = "another run"
+    return Busy(f"{journal}: held by {whom} (--wait waits for it)")
 
 
 def leftovers(path: Path, journal: bytes) -> list[MarkedRow]:

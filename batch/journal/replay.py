@@ -13,13 +13,11 @@ import numpy.typing as npt
 
 from ..errors import JobError, JournalDamaged
 from ..records import row_id
-from .frames import CODES, HEADER, NOTE, ROW, SEAL, VERSION, sound
+from .frames import CODES, HEADER, LONGEST, NOTE, ROW, SEAL, VERSION, sound
 from .index import Handles, Index, handle
 from .table import Names, Places, as_names
 
 BLOCK = 4 << 20
-LONGEST = 256 << 20
-"""Bytes a line may have; a longer one is damage."""
 GATHERED = 1 << 18
 """Rows sorted into the index at a time."""
 _OPENING = b'{"journal":%d,"id":"' % VERSION
@@ -28,19 +26,18 @@ _FOOT = np.dtype([("name", "S8"), ("crc", "S8"), ("brace", "S3")])
 _SHORTEST = _HEAD.itemsize + SEAL
 
 
-def blocks(descriptor: int, path: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """The bytes from `start` to `end` in pieces of whole lines, each with its offset; only the last may lack its line feed.
+def blocks(descriptor: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """The bytes from `start` to `end` in pieces of whole lines, each with its offset.
 
-    Raises:
-        JournalDamaged: A line passes `LONGEST`.
+    Only what follows the last line feed, and what is too long for a line, comes without one.
     """
     size = BLOCK
     while start < end:
         block = os.pread(descriptor, min(size, end - start), start)
         cut = block.rfind(b"\n") + 1
-        if not cut and start + len(block) < end:
-            if size >= LONGEST or not block:
-                raise damaged(path, start)
+        if not block:  # cut by someone else
+            return
+        if not cut and start + len(block) < end and size < LONGEST:
             size *= 2
             continue
         yield start, block[:cut] if cut else block
@@ -116,7 +113,7 @@ class Replay:
         Raises:
             JournalDamaged: A bad line stands before a good one.
         """
-        for offset, block in blocks(self.descriptor, self.path, self.sound, self.end):
+        for offset, block in blocks(self.descriptor, self.sound, self.end):
             self._block(offset, block)
             if sum(len(places) for _, places in self._gathered) >= GATHERED:
                 self._pour(index)

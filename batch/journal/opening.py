@@ -1,0 +1,113 @@
+"""A journal's first line, its torn tail, and how a new one takes the place of an old one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import JobError, JournalDamaged
+from . import frames
+from .lock import acquire, storage, supplant, sync, sync_directory, write_all
+from .replay import ForeignFileError, identity
+
+PIECE = 1 << 20
+
+
+def start(descriptor: int, path: Path, at: float) -> tuple[bytes, int]:
+    """Write the first line of an empty journal, durably: its id and where the line ends."""
+    name = secrets.token_bytes(16)
+    line = frames.header(name, at)
+    write_all(descriptor, line)
+    sync(descriptor)
+    sync_directory(path.parent)
+    return name, len(line)
+
+
+def cut(descriptor: int, path: Path, folder: Path, sound: int, size: int) -> str | None:
+    """Keep what stands behind the last whole line in a file of its own, then cut it off.
+
+    Args:
+        descriptor: The journal.
+        path: Its name.
+        folder: Where `torn-<n>` is made.
+        sound: Where the last whole line ends.
+        size: Where the journal ends.
+
+    Returns:
+        What was done, in words; None where there was nothing to cut.
+    """
+    if sound == size:
+        return None
+    number = 1
+    while True:
+        aside = folder / f"torn-{number}"
+        try:
+            kept = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            break
+        except FileExistsError:
+            number += 1
+    try:
+        for offset in range(sound, size, PIECE):
+            write_all(kept, os.pread(descriptor, min(PIECE, size - offset), offset))
+        sync(kept)
+    finally:
+        os.close(kept)
+    os.ftruncate(descriptor, sound)
+    sync(descriptor)
+    return f"{path}: the last {size - sound} bytes were no whole line (a kill or a full disk); kept in {aside}"
+
+
+def start_over(descriptor: int, path: Path, at: float, *, lock: bool) -> int:
+    """Move the journal aside, to `PATH.old-<UTC time>`, and put a new one in its place.
+
+    Returns:
+        The new one's descriptor, locked; the old one is closed. An empty journal stays as it is.
+
+    Raises:
+        ForeignFileError: What stands there is no journal.
+        StorageError: The disk refused.
+    """
+    size = os.fstat(descriptor).st_size
+    if not size:
+        return descriptor
+    try:
+        identity(descriptor, path, size)
+    except ForeignFileError:
+        raise
+    except (JobError, JournalDamaged):
+        pass  # another version, or damage: to move it aside is what was asked for
+    new, _ = replace(path, "old", lambda empty: start(empty, path, at), lock=lock)
+    os.close(descriptor)
+    return new
+
+
+def replace(path: Path, suffix: str, write: Callable[[int], object], *, lock: bool = True) -> tuple[int, Path]:
+    """Write a journal anew and put it in the place of the one whose lock the caller holds.
+
+    Args:
+        path: The journal.
+        suffix: What the old one is called after the path: `old` or `damaged`.
+        write: Fills the new one.
+        lock: Whether the new one is locked, too.
+
+    Returns:
+        The new one's descriptor and the old one's new name.
+
+    Raises:
+        StorageError: The disk refused; the journal is as it was.
+    """
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    descriptor = acquire(new, lock=lock)
+    try:
+        write(descriptor)
+        sync(descriptor)
+        return descriptor, supplant(path, suffix, new)
+    except BaseException as error:
+        os.close(descriptor)
+        new.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise storage(path, error) from error
+        raise
