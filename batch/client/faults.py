@@ -60,14 +60,15 @@ def fault(error: Exception, attempt: Attempt, place: str) -> CallError:
     if first(lower.ConnectTimeoutError) and not first(lower.NewConnectionError):
         return Unreachable(f"{place}: no connection in time{through}")
     if first(lower.ReadTimeoutError, TimeoutError):
-        return TimedOut(f"{place}: nothing came in time{through}")
+        return TimedOut(f"{place}: no answer within {attempt.seconds:g} s{through}")
     if first(lower.DecodeError):
         return BadBody(f"{place}: the answer's compression is damaged")
     if first(http.client.IncompleteRead):
         return Dropped(f"{place}: the connection ended in the middle of the answer")
     if first(*_GARBLED) and not first(ConnectionError):
         return BadBody(f"{place}: the answer is not HTTP")
-    reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "closed")
+    system = (cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror)
+    reason = "the TLS connection was closed" if tls else next(system, "closed by the server").lower()
     if not attempt.sent:
         return Unreachable(f"{place}: no connection ({reason}){through}")
     return Dropped(f"{place}: the connection was lost ({reason}){through}")

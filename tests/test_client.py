@@ -1,0 +1,432 @@
+"""One attempt against a server that behaves in every way a server can."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.client import Client, transport
+from batch.errors import (
+    BadBody,
+    CallError,
+    Denied,
+    Dropped,
+    JobError,
+    Refused,
+    ServerFault,
+    Skewed,
+    Throttled,
+    TimedOut,
+    TooLarge,
+    Unreachable,
+)
+from batch.records import Prompt
+from batch.signature import Credentials
+from batch.wires import WIRES
+from tests.hostile import KEY, SECRET, Hostile
+
+CONTENT = "What is two and two, canary?"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Hostile]:
+    with Hostile() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def prompt(content: Any = CONTENT, protocol: str = "ails", stream: bool = False) -> Prompt:
+    body, signed = WIRES[protocol].request("m", [{"role": "user", "content": content}], {}, stream=stream)
+    return Prompt(0, b"0" * 16, 0, body, signed)
+
+
+def client(url: str, protocol: str = "ails", **options: Any) -> Client:
+    return Client(url, protocol, Credentials(KEY, SECRET), **{"connections": 4, "timeout": 20.0} | options)
+
+
+def failure(server: Hostile, behaviour: str, **options: Any) -> CallError:
+    with pytest.raises(CallError) as caught:
+        client(server.url(behaviour), **options).call(prompt())
+    error = caught.value
+    told = "".join(traceback.format_exception(error))
+    assert KEY not in told and SECRET not in told and CONTENT not in told
+    assert error.__cause__ is None and error.__suppress_context__
+    assert str(error).isprintable() and 0 < len(str(error)) < 700
+    assert error.seconds > 0
+    return error
+
+
+def test_an_answer_arrives_with_its_time_and_usage(server: Hostile) -> None:
+    reply = client(server.url("good")).call(prompt())
+    assert (reply.answer.text, reply.answer.model, reply.answer.finish_reason) == ("four", "m", "stop")
+    assert (reply.answer.prompt_tokens, reply.answer.completion_tokens, reply.answer.status) == (3, 1, 200)
+    assert reply.seconds > 0
+
+
+@pytest.mark.parametrize(
+    "behaviour", ["pretty", "in_chunks", "gzip", "cookie", "parts", "closes_by_head", "surrogate", "filtered"]
+)
+def test_unusual_answers_are_answers(server: Hostile, behaviour: str) -> None:
+    asked = client(server.url(behaviour))
+    for _ in range(2):
+        answer = asked.call(prompt()).answer
+        assert answer.text == {"surrogate": "half \ud83d", "filtered": ""}.get(behaviour, "four")
+        assert b"\n" not in answer.body and b"\r" not in answer.body
+    assert not any("cookie" in received.headers for received in server.seen)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "status"),
+    [
+        ("html", BadBody, 200),
+        ("empty", BadBody, 200),
+        ("no_content", BadBody, 204),
+        ("nan", BadBody, 200),
+        ("infinity", BadBody, 200),
+        ("deep", BadBody, 200),
+        ("invalid_utf8", BadBody, 200),
+        ("duplicate_keys", BadBody, 200),
+        ("huge_number", BadBody, 200),
+        ("list", BadBody, 200),
+        ("no_choices", BadBody, 200),
+        ("null_content", BadBody, 200),
+        ("two_answers", BadBody, 200),
+        ("half_without_length", BadBody, 200),
+        ("cut_gzip", BadBody, 200),
+        ("bad_gzip", BadBody, None),
+        ("garbage", BadBody, None),
+        ("status_word", BadBody, None),
+        ("many_headers", BadBody, None),
+        ("long_header", BadBody, None),
+        ("two_lengths", BadBody, None),
+        ("error_in_200", Throttled, 429),
+        ("denied_in_200", Denied, 401),
+        ("unnamed_error_in_200", ServerFault, 500),
+        ("half", Dropped, None),
+        ("cut_chunk", Dropped, None),
+        ("bad_chunk", Dropped, None),
+        ("endless", Dropped, None),
+        ("close", Dropped, None),
+        ("resets", Dropped, None),
+        ("resets_half_way", Dropped, None),
+        ("bomb", TooLarge, 200),
+        ("large", TooLarge, 200),
+        ("quota", Denied, 429),
+        ("retry_after", Throttled, 429),
+        ("wrong_retry_after", Throttled, 429),
+        ("escapes", Refused, 400),
+        ("detail", Refused, 422),
+        ("echo", Refused, 400),
+        ("echo_json", Denied, 403),
+    ],
+)
+def test_a_hostile_answer_ends_as_the_error_it_is(
+    server: Hostile, behaviour: str, kind: type[CallError], status: int | None
+) -> None:
+    before = server.requests[behaviour]
+    error = failure(server, behaviour)
+    assert (type(error), error.status) == (kind, status), str(error)
+    assert server.requests[behaviour] == before + 1
+    assert not isinstance(error, Denied) or not error.at_once
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, Denied) for status in (401, 402, 403)),
+        *((status, Refused) for status in (400, 404, 413, 418, 422)),
+        *((status, Throttled) for status in (429, 503)),
+        *((status, ServerFault) for status in (408, 425, 500, 501, 502, 504, 529)),
+    ],
+)
+def test_a_status_decides_and_the_server_has_the_word(server: Hostile, status: int, kind: type[CallError]) -> None:
+    error = failure(server, f"status_{status}")
+    assert (type(error), error.status) == (kind, status)
+    assert f"words of {status}" in str(error)
+    assert error.hints is not None
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_never_followed(server: Hostile, status: int) -> None:
+    error = failure(server, f"status_{status}")
+    assert isinstance(error, Denied) and error.at_once and error.status == status
+    assert "http://127.0.0.1" in str(error) and "key=1" not in str(error)
+
+
+def test_retry_after_is_a_hint_and_nonsense_is_none(server: Hostile) -> None:
+    hints = failure(server, "retry_after").hints
+    assert hints is not None and (hints.retry_after, hints.remaining_requests) == (7.0, 0.0)
+    hints = failure(server, "wrong_retry_after").hints
+    assert hints is not None and hints.retry_after is None
+
+
+def test_server_text_cannot_steer_a_terminal(server: Hostile) -> None:
+    for behaviour in ("html", "escapes", "unnamed_error_in_200"):
+        assert "\x1b" not in str(failure(server, behaviour))
+
+
+@pytest.mark.parametrize("behaviour", ["silent", "stalls", "slow_head", "slow_body", "slow_chunks", "slow_continue"])
+def test_the_whole_attempt_has_a_deadline(server: Hostile, behaviour: str) -> None:
+    started = time.monotonic()
+    error = failure(server, behaviour, timeout=0.4)
+    assert type(error) is TimedOut
+    assert time.monotonic() - started < 10
+
+
+def test_a_body_that_stops_half_way_is_not_waited_for(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "IDLE", 0.3)
+    assert "half-way" in str(failure(server, "stalls"))
+
+
+def test_a_silent_model_may_think_longer_than_the_idle_time(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "IDLE", 0.1)
+    assert "no answer within 0.8 s" in str(failure(server, "silent", timeout=0.8))
+
+
+def test_a_bomb_leaves_memory_flat(server: Hostile) -> None:
+    script = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from tests.test_client import client, prompt
+from batch.errors import TooLarge
+asked = client({server.url("bomb")!r})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(3):
+    try: asked.call(prompt())
+    except TooLarge: pass
+    else: raise SystemExit("no error")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    grown = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+    assert grown < 64 * 1024  # KiB; the cap is 16 MiB, the bomb 256
+    assert resource.RUSAGE_SELF == 0
+
+
+def test_a_connection_lost_while_idle_costs_nothing(server: Hostile) -> None:
+    asked = client(server.url("idle_drop"))
+    before = server.requests["idle_drop"]
+    assert [asked.call(prompt()).answer.text for _ in range(4)] == ["four"] * 4
+    first, *rest = [received for received in server.seen if received.behaviour == "idle_drop"][before:]
+    assert first.number == 1 and [received.number for received in rest] == [2, 1] * 3
+    stamps = [received.json["t"] for received in (first, *rest)]
+    assert len(set(stamps)) == len(stamps)
+
+
+def test_the_free_retry_happens_once(server: Hostile) -> None:
+    asked = client(server.url("drops_after_first"))
+    asked.call(prompt())
+    with pytest.raises(Dropped):
+        asked.call(prompt())
+    assert server.requests["drops_after_first"] == 3
+
+
+def test_a_refused_connection_is_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(Unreachable, match="refused"):
+        client(url).call(prompt())
+
+
+def test_a_name_that_does_not_resolve_is_unreachable() -> None:
+    with pytest.raises(Unreachable, match="does not resolve"):
+        client("https://no-such-host.invalid").call(prompt())
+
+
+def test_forty_equal_prompts_at_once_all_verify(server: Hostile) -> None:
+    server.stamps.clear()
+    before = server.requests["signed"]
+    asked = client(server.url("signed"), connections=40)
+    start = threading.Barrier(40)
+
+    def ask(_: int) -> str:
+        start.wait()
+        return asked.call(prompt("the same for all")).answer.text
+
+    with ThreadPoolExecutor(40) as pool:
+        assert list(pool.map(ask, range(40))) == ["four"] * 40
+    assert server.requests["signed"] - before == len(server.stamps) == 40
+
+
+@pytest.mark.parametrize(
+    "content", ["", "naïve 😀", "two\r\nlines\t", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]]
+)
+def test_any_content_verifies(server: Hostile, content: Any) -> None:
+    assert client(server.url("signed")).call(prompt(content)).answer.text == "four"
+
+
+def test_a_wrong_clock_is_corrected_once_and_for_free() -> None:
+    with Hostile(offset=3600) as server:
+        asked = client(server.url("signed"))
+        assert asked.call(prompt()).answer.text == "four"
+        assert asked.call(prompt("another")).answer.text == "four"
+        assert server.requests["signed"] == 3
+        assert abs(asked.stamps.skew_ms - 3_600_000) < 60_000
+        server.offset = -7200
+        with pytest.raises(Skewed, match="clock"):
+            asked.call(prompt())
+        assert server.requests["signed"] == 4
+
+
+def test_many_threads_share_one_correction_of_the_clock() -> None:
+    with Hostile(offset=-3600) as server:
+        asked = client(server.url("signed"), connections=8)
+        start = threading.Barrier(8)
+
+        def ask(number: int) -> str:
+            start.wait()
+            return asked.call(prompt(f"prompt {number}")).answer.text
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(ask, range(8))) == ["four"] * 8
+
+
+def test_a_replayed_stamp_is_signed_anew_once(server: Hostile) -> None:
+    assert client(server.url("replayed_once")).call(prompt()).answer.text == "four"
+    first, second = (received for received in server.seen if received.behaviour == "replayed_once")
+    assert first.json["t"] != second.json["t"] and first.headers["client-id"] != second.headers["client-id"]
+    before = server.requests["status_409"]
+    assert type(failure(server, "status_409")) is ServerFault
+    assert server.requests["status_409"] == before + 2
+
+
+def test_the_second_protocol_carries_nothing_of_the_first(server: Hostile) -> None:
+    client(server.url("good"), "openai").call(prompt(protocol="openai"))
+    received = server.seen[-1]
+    assert received.path == "/good/chat/completions" and received.query == ""
+    assert received.json == {"model": "m", "messages": [{"role": "user", "content": CONTENT}]}
+    assert not {"client-id", "client-v", "x-batch-signature"} & received.headers.keys()
+    assert received.headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_signed_request_carries_what_the_protocol_names(server: Hostile) -> None:
+    client(server.url("good"), client_version="9").call(prompt(), idempotency_key="a1")
+    received = server.seen[-1]
+    assert (received.method, received.path, received.query) == ("POST", "/good/v1/chat/completions", "full=false")
+    assert received.headers["client-v"] == "9" and received.headers["idempotency-key"] == "a1"
+    assert received.headers["content-type"] == "application/json"
+    assert list(received.json) == ["model", "temperature", "stream", "messages", "d", "t", "s"]
+    assert b" " not in received.body.replace(CONTENT.encode(), b"")
+
+
+def test_loopback_is_direct_and_netrc_is_never_read(server: Hostile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password else\ndefault login a password b\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert client(server.url("good")).call(prompt()).answer.text == "four"
+    assert server.seen[-1].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_user_in_the_url_goes_nowhere_and_a_query_stays(server: Hostile) -> None:
+    url = server.url("good").replace("http://", "http://someone:else@") + "?version=1"
+    client(url).call(prompt())
+    received = server.seen[-1]
+    assert received.query == "version=1&full=false"
+    assert received.headers["authorization"] == f"Bearer {KEY}" and received.headers["host"] == f"127.0.0.1:{server.port}"
+
+
+def test_a_proxy_of_the_environment_is_resolved_once(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen from a client, a forward proxy is a server that gets whole URLs.
+    monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{server.port}")
+    asked = client("http://proxied.invalid/signed", allow_http=True)
+    monkeypatch.delenv("http_proxy")
+    assert asked.call(prompt()).answer.text == "four"
+    assert server.seen[-1].headers["proxy-authorization"].startswith("Basic ")
+    monkeypatch.setenv("http_proxy", "http://user:word@127.0.0.1:1")
+    with pytest.raises(Unreachable, match="proxy") as caught:
+        client("http://proxied.invalid/signed", allow_http=True).call(prompt())
+    assert "word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://example.com", "in the clear"),
+        ("ftp://example.com", "must look like"),
+        ("example.com", "must look like"),
+        ("https://", "must look like"),
+        ("https://host:port", "cannot be read"),
+        ("https://[::1", "cannot be read"),
+        ("https://a b", "must look like"),
+        ("https://*.example.com", "no host"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_refused(url: str, words: str) -> None:
+    with pytest.raises(JobError, match=words):
+        client(url)
+
+
+def test_a_missing_certificate_bundle_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    with pytest.raises(JobError, match="REQUESTS_CA_BUNDLE"):
+        client("https://example.com")
+
+
+def test_plain_http_on_a_tls_port_ends_at_once(server: Hostile) -> None:
+    with pytest.raises(Denied, match="plain HTTP") as caught:
+        client(server.url("garbage").replace("http:", "https:")).call(prompt())
+    assert caught.value.at_once
+
+
+def test_a_stream_yields_its_pieces(server: Hostile) -> None:
+    asked = client(server.url("stream"))
+    assert list(asked.stream(prompt(stream=True))) == ["one ", "two ", "three"]
+    assert list(client(server.url("crlf_stream")).stream(prompt(stream=True))) == ["é"]
+    assert server.seen[-1].json["stream"] is True
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind"),
+    [
+        ("stream_cut", Dropped),
+        ("stream_torn", Dropped),
+        ("stream_error", Throttled),
+        ("stream_garbage", BadBody),
+        ("slow_stream", TimedOut),
+    ],
+)
+def test_a_broken_stream_ends_as_the_error_it_is(server: Hostile, behaviour: str, kind: type[CallError]) -> None:
+    pieces = []
+    with pytest.raises(CallError) as caught:
+        for piece in client(server.url(behaviour), timeout=2).stream(prompt(stream=True)):
+            pieces.append(piece)  # noqa: PERF402 (what came before the error counts)
+    assert type(caught.value) is kind and pieces[0] == "one "
+
+
+def test_a_stream_may_be_left_half_way(server: Hostile) -> None:
+    asked = client(server.url("stream"))
+    stream = asked.stream(prompt(stream=True))
+    assert next(stream) == "one "
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stream.close()  # type: ignore[attr-defined]
+    assert list(asked.stream(prompt(stream=True))) == ["one ", "two ", "three"]
+
+
+def test_connections_are_reused(server: Hostile) -> None:
+    asked = client(server.url("status_429"))
+    before = server.connections
+    for _ in range(5):
+        with pytest.raises(Throttled):
+            asked.call(prompt())
+    assert server.connections == before + 1
