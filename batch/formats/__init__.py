@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import JobError
-from . import delimited, jsonl
+from . import delimited, jsonl, openai_batch, parquet
 from .compression import COMPRESS
 from .sink import Sink, Writer
 from .snapshot import Snapshot, open_file, open_path, open_stdin
@@ -59,6 +59,7 @@ READERS: dict[str, Callable[[Text, Iterable[str]], Reader]] = {
     "csv": partial(delimited.Delimited, delimiter=","),
     "tsv": partial(delimited.Delimited, delimiter="\t"),
     "jsonl": jsonl.Lines,
+    "parquet": parquet.Table,
     "openai-batch": jsonl.Lines,
 }
 """Formats that can be read: a text and the names its columns must not have become a reader."""
@@ -67,6 +68,8 @@ WRITERS: dict[str, Callable[[Any, Layout], Writer]] = {
     "csv": partial(delimited.Writer, delimiter=","),
     "tsv": partial(delimited.Writer, delimiter="\t"),
     "jsonl": jsonl.Writer,
+    "parquet": parquet.Writer,
+    "openai-batch": openai_batch.Writer,
 }
 """Formats that can be written: where the bytes go and a layout become a writer."""
 
@@ -82,9 +85,6 @@ SUFFIXES = {
 
 TABLES = {"csv", "tsv", "parquet"}
 """Formats whose columns must be known before the first row is written."""
-
-BATCH_KEYS = {"custom_id", "method", "url", "body"}
-"""What every line of an OpenAI batch file has."""
 
 
 def compression_of(path: str) -> str:
@@ -190,7 +190,7 @@ def _is_batch(reader: Reader) -> bool:
     assert isinstance(reader, jsonl.Lines)
     for record in reader.records():
         if not isinstance(record, int) and not record[2]:
-            return BATCH_KEYS.issubset(record[1])
+            return all(key in record[1] for key in openai_batch.KEYS)
     return False
 
 

@@ -293,8 +293,9 @@ class Writer:
         if "\r" in text or text.startswith("\ufeff"):
             # csv quotes for its own line end only, and a reader would drop a byte order mark that begins the first name.
             marked = [row[0].startswith("\ufeff") or any("\r" in cell for cell in row) for row in rows]
-            quoting = [csv.QUOTE_ALL if mark else csv.QUOTE_MINIMAL for mark in marked]
-            text = "".join(self._text([row], how) for row, how in zip(rows, quoting, strict=True))
+            text = "".join(
+                self._text([row], csv.QUOTE_ALL if mark else csv.QUOTE_MINIMAL) for row, mark in zip(rows, marked, strict=True)
+            )
         self._out.write(text.encode("utf-8", "backslashreplace"))
 
     def _text(self, rows: list[list[str]], quoting: Literal[0, 1]) -> str:

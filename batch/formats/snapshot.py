@@ -83,7 +83,16 @@ class Snapshot:
             self.position = offset
             yield block
         self.position = offset
-        sha256 = digest.hexdigest()
+        self._settle(digest.hexdigest())
+
+    def digest(self) -> None:
+        """Find the digest of all bytes, for a reader that does not read them in order."""
+        digest = hashlib.sha256()
+        for block in self.again():
+            digest.update(block)
+        self._settle(digest.hexdigest())
+
+    def _settle(self, sha256: str) -> None:
         if self.sha256 and sha256 != self.sha256:
             raise InputChanged(f"{self.name} changed while it was in use; run again to ask for what is new")
         self.sha256 = sha256
