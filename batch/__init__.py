@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from .job import Job as Job
     from .job import Price as Price
     from .job import load as load
-    from .trip import run as run
     from .tally import Snapshot as Snapshot
     from .tally import Summary as Summary
+    from .trip import run as run
 
 __version__ = "0.1.0"
 

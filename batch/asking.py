@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
@@ -127,5 +126,3 @@ class _One:
     def backoff(self, state: RetryCallState) -> float:
         # What an outage costs is waited for at the gate, by all rows together.
         return BACKOFF(state) if self.attempts and self.attempts[-1].charged else 0.0
-
-

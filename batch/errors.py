@@ -18,6 +18,11 @@ class BatchError(Exception):
 
     exit_code: ClassVar[int] = 70
 
+    @property
+    def exit_status(self) -> int:
+        """The exit code of the contract."""
+        return self.exit_code
+
 
 class JobError(BatchError):
     """Usage, settings or input must be changed before the job can go on."""
@@ -104,9 +109,7 @@ class CallError(BatchError):
 
     kind: ClassVar[str] = "internal"
 
-    def __init__(
-        self, message: str, *, status: int | None = None, seconds: float = 0.0, hints: Hints | None = None
-    ) -> None:
+    def __init__(self, message: str, *, status: int | None = None, seconds: float = 0.0, hints: Hints | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.seconds = seconds

@@ -21,6 +21,7 @@ class Number(float):
     literal: str
 
     def __new__(cls, literal: str) -> Number:
+        """A number from its literal."""
         number = super().__new__(cls, literal)
         number.literal = literal
         return number
@@ -86,8 +87,8 @@ def strict(body: bytes) -> dict[str, Any]:
     """A body from another machine: one JSON object, read strictly.
 
     Raises:
-        ValueError: Not UTF-8, not JSON, NaN or Infinity, a key twice, numbers of absurd length, nested more than `MAX_DEPTH` deep,
-            or not an object; the text says which.
+        ValueError: Not UTF-8, not JSON, NaN or Infinity, a key twice, numbers of absurd length, nested more than `MAX_DEPTH`
+            deep, or not an object; the text says which.
     """
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)

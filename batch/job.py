@@ -164,10 +164,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         if self.template and self.template_file:
             raise JobError("template and template_file exclude each other")
         if (self.template or self.template_file) and self.prompt_column:
-            raise JobError("a template and prompt_column exclude each other: put {{ %s }} into the template" % self.prompt_column)
-        if n := self.parameters.get("n"):
-            if n != 1:
-                raise JobError("the parameter n asks for several answers to one row; leave it out")
+            raise JobError(f"a template and prompt_column exclude each other: name {self.prompt_column} in the template")
+        if self.parameters.get("n", 1) != 1:
+            raise JobError("the parameter n asks for several answers to one row; leave it out")
         if self.max_cost is not None and self.price is None:
             raise JobError("max_cost needs to know the price: set price (US dollars a million prompt and completion tokens)")
         for name in ("halt", "tolerate"):
@@ -194,7 +193,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         if not url:
             ails, openai = setting("AILS_BASE_URL"), setting("OPENAI_BASE_URL")
             if ails and openai and not protocol:
-                raise JobError("AILS_BASE_URL and OPENAI_BASE_URL are both set; say which with --protocol ails or --protocol openai")
+                raise JobError("AILS_BASE_URL and OPENAI_BASE_URL are both set; say which: --protocol ails or openai")
             protocol = protocol or ("openai" if openai and not ails else "ails")
             url = (openai if protocol == "openai" else ails) or ""
         if not url:
@@ -341,7 +340,7 @@ def _known(settings: Mapping[str, Any], kind: type[msgspec.Struct], at: str) -> 
 
 
 def _plainly(message: str) -> str:
-    """msgspec's `Expected `int`, got `str` - at `$.rpm`` with the key in front."""
+    """A message of msgspec, `Expected `int`, got `str` - at `$.rpm`` with the key in front."""
     match = re.fullmatch(r"(.*) - at `\$\.?([^`]*)`", message)
     text, key = (match[1], match[2]) if match else (message, "")
     return f"{key}: {text[:1].lower()}{text[1:]}".replace("`", "'").removeprefix(": ")

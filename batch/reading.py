@@ -115,8 +115,8 @@ class Reading:
                 self.unreadable += bool(row.problem)
                 asked.append((row, reason))
         if self._job.bad_rows is not None and self._bad > self._job.bad_rows:
-            row, reason = next((row, reason) for row, reason in reversed(asked) if isinstance(reason, RowError))
-            raise JobError(f"{row.place}: {reason}: more than --bad-rows {self._job.bad_rows} rows cannot be asked")
+            place, why = next((row.place, reason) for row, reason in reversed(asked) if isinstance(reason, RowError))
+            raise JobError(f"{place}: {why}: more than --bad-rows {self._job.bad_rows} rows cannot be asked")
         return asked
 
     def _unanswered(self, rows: list[tuple[Row, Request | RowError]]) -> Iterator[Prompt]:

@@ -59,7 +59,8 @@ class Hints:
     """What a response's headers say about time and limits; None where they say nothing usable.
 
     Attributes:
-        retry_after: Seconds to wait, from `Retry-After` (seconds or date, relative to the response's `Date`) or `retry-after-ms`.
+        retry_after: Seconds to wait, from `Retry-After` (seconds, or a date that the response's `Date` is taken from) or
+            `retry-after-ms`.
         date: The response's `Date` as seconds since the epoch.
         limit_requests, limit_tokens: Allowed per minute, from `x-ratelimit-limit-*`.
         remaining_requests, remaining_tokens: From `x-ratelimit-remaining-*`.

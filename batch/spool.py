@@ -20,6 +20,7 @@ RECORD = np.dtype([("number", "<u8"), ("id", f"V{KEY_BYTES}")])
 
 NO_ID = bytes(KEY_BYTES)
 BLOCK = 65_536
+FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Spool:
@@ -38,9 +39,9 @@ class Spool:
     def begin(self) -> None:
         """Forget the last pass and start a new one."""
         self._about.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._out = os.fdopen(os.open(self._rows, flags, 0o600), "wb")
-        self._said = os.fdopen(os.open(self._problems, flags, 0o600), "w", encoding="utf-8")
+
+        self._out = os.fdopen(os.open(self._rows, FLAGS, 0o600), "wb")
+        self._said = os.fdopen(os.open(self._problems, FLAGS, 0o600), "w", encoding="utf-8")
         self.count = 0
 
     def append(self, number: int, row_id: bytes) -> None:
@@ -65,7 +66,8 @@ class Spool:
             about: Plain data; `rows` is added. Replaces what was said before, atomically.
         """
         new = self._about.with_suffix(".new")
-        new.write_text(json.dumps(about | {"rows": self.count}), encoding="utf-8")
+        with os.fdopen(os.open(new, FLAGS, 0o600), "w", encoding="utf-8") as file:
+            json.dump(about | {"rows": self.count}, file)
         new.replace(self._about)
 
     def about(self) -> dict[str, Any]:

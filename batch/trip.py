@@ -175,10 +175,7 @@ class Trip:
         if written is None:
             left = tally.read - tally.cached - tally.ok - tally.failed
             written = Written(tally.read, tally.cached + tally.ok, tally.failed, max(0, left))
-        if isinstance(error, Interrupted):
-            code = error.exit_status
-        else:
-            code = error.exit_code if error else _code(self.job, written)
+        code = error.exit_status if error else _code(self.job, written)
         return _summary(self.job, written, tally, self.journal, begun=self.begun, code=code, error=error)
 
     def _count(self) -> None:

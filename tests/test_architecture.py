@@ -27,7 +27,9 @@ def imported_rooms(path: Path) -> set[str]:
     rooms = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
-            rooms |= {node.module.split(".")[0]} if node.module else {name.name for name in node.names if name.name != "__version__"}
+            rooms |= (
+                {node.module.split(".")[0]} if node.module else {name.name for name in node.names if name.name != "__version__"}
+            )
         elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("batch."):
             rooms.add((node.module or "").split(".")[1])
     return rooms

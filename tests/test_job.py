@@ -87,7 +87,9 @@ def test_a_missing_secret_is_named_not_shown(monkeypatch: pytest.MonkeyPatch, tm
     assert "canary" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("6h", 21600), ("1.5h", 5400), ("1d", 86400)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("6h", 21600), ("1.5h", 5400), ("1d", 86400)]
+)
 def test_durations(text: str, seconds: float) -> None:
     assert duration(text) == seconds
 

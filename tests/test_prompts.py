@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -98,7 +99,9 @@ def test_the_key_is_everything_that_is_sent_and_nothing_else() -> None:
     key = prompts()(row(prompt="x", other="1")).key
     assert prompts()(row(prompt="x", other="2")).key == key
     assert prompts(template="{{ a }}")(row(a="x")).key == key
-    assert prompts(parameters={"a": 1, "b": 2})(row(prompt="x")).key == prompts(parameters={"b": 2, "a": 1})(row(prompt="x")).key
+    assert (
+        prompts(parameters={"a": 1, "b": 2})(row(prompt="x")).key == prompts(parameters={"b": 2, "a": 1})(row(prompt="x")).key
+    )
     others = [
         prompts()(row(prompt="y")),
         prompts(model="other")(row(prompt="x")),
@@ -130,7 +133,5 @@ def test_any_row_becomes_a_request_or_says_why_not(values: dict[str, Any], templ
         ask = prompts(template=template)
     except JobError:
         return
-    try:
+    with contextlib.suppress(RowError):
         ask(Row(0, "x, line 1", values))
-    except RowError:
-        pass

@@ -24,7 +24,11 @@ def test_every_prompt_is_worked_on_once() -> None:
 
 def test_no_more_of_the_input_is_taken_than_the_queue_holds() -> None:
     gate, taken = threading.Event(), []
-    threads = Threads(lambda one: gate.wait(30) and None, lambda: 4, threading.Event())
+
+    def work(one: Prompt) -> None:
+        gate.wait(30)
+
+    threads = Threads(work, lambda: 4, threading.Event())
 
     def feed() -> None:
         for index in range(100):

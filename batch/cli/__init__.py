@@ -44,7 +44,8 @@ class Lazy(click.Group):
             import difflib
 
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            ctx.fail(f"no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(COMMANDS)}"))
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+            ctx.fail(f"no command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
 
 
@@ -92,7 +93,7 @@ def _failed(error: Exception) -> int:
         traceback.print_exc()
     if isinstance(error, BatchError):
         say(str(error))
-        return error.exit_code
+        return error.exit_status
     if isinstance(error, OSError):
         say(f"{error.filename or 'storage'}: {error.strerror or error}")
         return 3
@@ -102,4 +103,4 @@ def _failed(error: Exception) -> int:
 
 def say(words: str) -> None:
     """One line for the person, without anything that would steer their terminal."""
-    click.echo("ails-batch: " + "".join(" " if ch in "\r\n\t" else ch for ch in words if ch in "\r\n\t" or ch.isprintable()), err=True)
+    click.echo("ails-batch: " + "".join(sign for sign in " ".join(words.split()) if sign.isprintable()), err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,7 +24,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._terminal = sys.stderr.isatty()
         self._begun = self._said = time.monotonic()
         self._gone = False
@@ -50,13 +51,14 @@ class Progress:
 
     def _draw(self, now: Snapshot) -> None:
         if self._bar is None:
-            self._bar = tqdm(total=now.total, unit="row", dynamic_ncols=True, smoothing=0.1, file=sys.stderr, leave=True)
-            self._bar.initial = now.cached
-            self._bar.n = now.cached
-        if self._bar.total != now.total:
-            self._bar.total = now.total
-        self._bar.set_postfix_str(self._words(now), refresh=False)
-        self._bar.update(now.done - self._bar.n)
+            self._bar = tqdm(
+                total=now.total, initial=now.cached, unit="row", dynamic_ncols=True, smoothing=0.1, file=sys.stderr
+            )
+        bar = self._bar
+        if bar.total != now.total:
+            bar.total = now.total
+        bar.set_postfix_str(self._words(now), refresh=False)
+        bar.update(now.done - bar.n)
 
     def _line(self, now: Snapshot) -> str:
         minutes = (time.monotonic() - self._begun) / 60

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..tally import Summary
 
 
-class Number(click.ParamType):
+class Number(click.ParamType[Any]):
     """A number, or the word `auto`."""
 
     name = "N|auto"
@@ -37,14 +37,14 @@ def job_options(command: Any) -> Any:
     """The options that say what is read and asked, shared by the commands that need a job."""
     for option in reversed(
         [
-            click.option("--input-format", metavar="FORMAT", help="csv, tsv, jsonl, parquet, openai-batch; by default from the suffix."),
+            click.option("--input-format", metavar="FORMAT", help="csv, tsv, jsonl, …; by default from the suffix."),
             click.option("--encoding", metavar="NAME", help="Of CSV and TSV; utf-8 by default."),
             click.option("--prompt-column", metavar="COLUMN", help="The column to send; 'prompt' by default."),
             click.option("--template", metavar="TEXT", help="Jinja2 text of the prompt: 'Translate to French: {{ text }}'."),
             click.option("--template-file", metavar="FILE", help="The same from a file."),
             click.option("--system", metavar="TEXT", help="System message, a template too."),
             click.option("--model", metavar="NAME", help="Model name (or AILS_MODEL)."),
-            click.option("--param", "params", multiple=True, metavar="KEY=JSON", help="Any other member of the request, repeatable."),
+            click.option("--param", "params", multiple=True, metavar="KEY=JSON", help="Any other member of the request."),
             click.option("--temperature", type=float, help="Sampling temperature."),
             click.option("--max-tokens", type=int, help="Tokens an answer may have."),
             click.option("--row-params", metavar="A,B", help="Columns that override parameters row by row."),
@@ -52,7 +52,7 @@ def job_options(command: Any) -> Any:
             click.option("--sample", type=int, metavar="N", help="Only N rows, chosen by content: the same ones every time."),
             click.option("--limit", type=int, metavar="N", help="Only the first N rows."),
             click.option("--endpoint", metavar="URL", help="Base URL, or 'embedded' (or AILS_BASE_URL, OPENAI_BASE_URL)."),
-            click.option("--protocol", type=click.Choice(["ails", "openai"]), help="How the endpoint is spoken to; ails by default."),
+            click.option("--protocol", type=click.Choice(["ails", "openai"]), help="ails (signed) by default."),
             click.option("--api-key-file", metavar="FILE", help="The API key, in a file of mode 0600."),
             click.option("--secret-file", metavar="FILE", help="The signing secret, in a file of mode 0600."),
             click.option("--allow-http", is_flag=True, default=None, help="Let plain http go to other machines."),
@@ -64,7 +64,7 @@ def job_options(command: Any) -> Any:
 
 @click.command()
 @click.argument("source", metavar="INPUT|JOB.toml", type=click.Path(path_type=str))
-@click.option("-o", "--output", metavar="OUTPUT", help="Where the answers go: .csv, .tsv, .jsonl, …; '-' for JSON lines on stdout.")
+@click.option("-o", "--output", metavar="OUTPUT", help="Where the answers go; '-' for JSON lines on stdout.")
 @job_options
 @click.option("--output-format", metavar="FORMAT", help="By default from the suffix.")
 @click.option("--journal", metavar="PATH", help="Where every answer is kept; OUTPUT.journal by default.")
@@ -89,7 +89,7 @@ def job_options(command: Any) -> Any:
 @click.option("--wait", is_flag=True, default=None, help="Wait for another run of the same output instead of exiting 75.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something is wrong.")
 def command(source: str, quiet: bool, **options: Any) -> int:
-    """Ask every prompt of INPUT and write the answers to OUTPUT, row for row.
+    r"""Ask every prompt of INPUT and write the answers to OUTPUT, row for row.
 
     INPUT is a CSV or JSON lines file ('-' for standard input); JOB.toml holds all of this in a file, and options override it.
     The same command continues after any interruption and sends only what is missing.
@@ -167,7 +167,7 @@ def tell(job: Job, summary: Summary, *, quiet: bool) -> None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.kinds.items()))
         say(f"{summary.failed} of {summary.rows} rows failed ({kinds}); see the column 'error' of {summary.output}")
     if summary.possibly_charged_twice:
-        say(f"{summary.possibly_charged_twice} rows were in flight when an earlier run was killed and may have been charged twice")
+        say(f"{summary.possibly_charged_twice} rows were in flight when a run was killed; they may have been charged twice")
     if job.output != "-":
         tell_summary(summary)
 
