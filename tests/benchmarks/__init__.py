@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class Missing(RuntimeError):  # noqa: N818
+class Missing(RuntimeError):
     """Something the benchmarks need is not on this machine; the text says what to install."""

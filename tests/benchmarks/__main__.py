@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,39 +17,47 @@ from .sizes import SIZES
 from .throughput import RACES, race
 
 SCENARIOS = (*RACES, *TRIALS, *SIZES)
-OTHERS = ("controller", "journal")
-"""Rooms of their own: modules beside this one whose `measure(folder, rounds, quick, say)` yields records."""
+TOLD = ("controller", "journal")
+"""Modules beside this one that print their own tables; what they print is kept and shown as it is."""
 
 
-def said(told: Record) -> None:
+def told(name: str) -> list[Record]:
+    """Run such a module; its standard output."""
+    command = [sys.executable, "-m", f"tests.benchmarks.{name}"]
+    done = subprocess.run(command, cwd=environments.REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
+    print(done.stdout, flush=True)
+    return [{"scenario": name, "text": done.stdout, "ok": done.returncode == 0}]
+
+
+def said(run: Record) -> None:
     """One line a run, as it ends."""
-    parts = [f"{told['scenario']:9} {told['contestant']:28} round {told['round'] + 1}"]
+    parts = [f"{run['scenario']:9} {run['contestant']:28} round {run['round'] + 1}"]
     for name, form in (("rows", "{:,} rows"), ("wall_s", "{:.2f} s"), ("cpu_ms", "{:.3f} ms/row"), ("peak_mib", "{:.0f} MiB")):
-        if told.get(name) is not None:
-            parts.append(form.format(told[name]))
-    if told.get("stretch"):
-        parts.append(f"{told['stretch']:.3f} x ideal")
-    if told.get("first_s") is not None:
-        parts.append(f"first request {told['first_s']:.2f} s")
-    if "server" in told:
-        parts.append(" ".join(f"{name} {value}" for name, value in told["server"].items() if name != "histogram"))
-    if not told.get("ok", True):
-        parts.append(f"NOT OK: {told.get('served', '')} {told.get('answered', '')} {told.get('log', '').strip()[-300:]}")
+        if run.get(name) is not None:
+            parts.append(form.format(run[name]))
+    if run.get("stretch"):
+        parts.append(f"{run['stretch']:.3f} x ideal")
+    if run.get("first_s") is not None:
+        parts.append(f"first request {run['first_s']:.2f} s")
+    if "server" in run:
+        parts.append(" ".join(f"{name} {value}" for name, value in run["server"].items() if name != "histogram"))
+    if not run.get("ok", True):
+        parts.append(f"NOT OK: {run.get('served', '')} {run.get('answered', '')} {run.get('log', '').strip()[-300:]}")
     print("  ".join(parts), flush=True)
 
 
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("scenario", nargs="*", help=f"all by default: {' '.join((*SCENARIOS, *OTHERS))}")
+    parser.add_argument("scenario", nargs="*", help=f"all by default: {' '.join((*SCENARIOS, *TOLD))}")
     parser.add_argument("--rounds", type=int, default=3, help="how often everybody runs, in turns (3)")
     parser.add_argument("--quick", action="store_true", help="few rows, one round: whether everything works, no figures")
     parser.add_argument("--only", help=f"contestants, by comma (the floor '{FLOOR}' always runs): {','.join(BY_NAME)}")
     parser.add_argument("--results", type=Path, help="folder for the figures (tests/benchmarks/results/<today>)")
     parser.add_argument("--no-report", action="store_true", help="leave docs/performance.md as it is")
     options = parser.parse_args()
-    wanted = options.scenario or [*SCENARIOS, *OTHERS]
-    if unknown := set(wanted) - {*SCENARIOS, *OTHERS}:
+    wanted = options.scenario or [*SCENARIOS, *TOLD]
+    if unknown := set(wanted) - {*SCENARIOS, *TOLD}:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
     only = set(options.only.split(",")) | {FLOOR} if options.only else set(BY_NAME)
     if unknown := only - set(BY_NAME):
@@ -72,13 +80,15 @@ def main() -> int:
                 records = trial(name, work, rounds, options.quick, said)
             elif name in SIZES:
                 records = SIZES[name](work, rounds, options.quick, chosen, said)
+            elif options.quick:
+                continue
             else:
-                records = list(importlib.import_module(f"tests.benchmarks.{name}").measure(work, rounds, options.quick, said))
-        except (Missing, ModuleNotFoundError, AttributeError) as missing:
+                records = told(name)
+        except Missing as missing:
             print(f"{name}: left out: {missing}", file=sys.stderr)
             failures += 1
             continue
-        failures += any(not told.get("ok", True) for told in records)
+        failures += any(not run.get("ok", True) for run in records)
         path = save(name, records, folder, environments.versions(environments.ours()), options.quick)
         print(f"{name}: {time.monotonic() - began:.0f} s, {path}", file=sys.stderr)
     if not (options.no_report or options.quick):

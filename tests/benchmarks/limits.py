@@ -40,20 +40,14 @@ NUMBERS: tuple[tuple[str, Contestant, int | str], ...] = (
     ("auto", PROJECT, "auto"),
     *((str(number), PROJECT, number) for number in FIXED),
 )
+TOKENS = {"tokens": 10_000, "latency": 0.2}
 OUTAGE = {"capacity": 40, "service": 0.2, "refuses": 1, "down_from": 10, "down_for": 6}
 TRIALS = {
     trial.name: trial
     for trial in (
         Trial("rate500", "limited", {"rate": 500}, 20_000, 1_000, (("500 rps", project("", "--rpm", "30000"), 64),)),
         Trial("rate1200", "limited", {"rate": 20}, 1_800, 100, (("1,200 rpm", project("", "--rpm", "1200"), 64),)),
-        Trial(
-            "tokens",
-            "limited",
-            {"tokens": 1e4, "latency": 0.2},
-            4_500,
-            400,
-            (("600k tpm", project("", "--tpm", "600000"), 64),),
-        ),
+        Trial("tokens", "limited", TOKENS, 4_500, 400, (("600,000 tpm", project("", "--tpm", "600000"), 64),)),
         Trial("knee", "knee", KNEE, 9_600, 300, (*NUMBERS, ("saturate auto", BY_NAME["saturate"], "auto"))),
         Trial("refusing", "knee", {**KNEE, "refuses": 1}, 9_600, 300, NUMBERS),
         Trial("outage", "knee", OUTAGE, 8_000, 2_500, (("default", PROJECT, ""),)),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 WORDS = (
     "please read the following report from the night shift and say in two short sentences what went wrong, who noticed it "
-    "first, which of the machines was concerned, and what should be done about it before the next shift begins; leave out every name "
-    "and every date that is not needed"
+    "first, which of the machines was concerned, and what should be done about it before the next shift begins; leave out "
+    "every name and every date that is not needed"
 )
 PROMPT_BYTES = 300
 SHORT_BYTES = 60

@@ -55,8 +55,8 @@ class Limited:
     """A token bucket: `rate` requests a second (or `tokens` tokens), and 5 % of a second's worth at once, at least two.
 
     The rest gets 429. Any second then holds at most max(1.05 x rate, rate + 2) requests, and any minute a minute's worth and as
-    many. Tokens are charged on arrival with what the answer will say in its `usage`, and two seconds' worth are allowed at once,
-    because no client can know the length of an answer.
+    many. Tokens are charged on arrival with what the answer will say in its `usage`, and two seconds' worth are allowed at
+    once, because no client can know the length of an answer.
 
     Args:
         rate: Requests a second; 0 for no such limit.
