@@ -136,8 +136,9 @@ class Journal:
 
     @property
     def duplicates(self) -> int:
-        """Outcomes that were dropped because their row had been answered before."""
-        return self._index.duplicates
+        """Answers that do not count because their row had been answered before."""
+        self._index.settle()
+        return self._index.doubles
 
     @property
     def syncs(self) -> int:

@@ -63,6 +63,7 @@ def save(path: Path, journal: bytes, descriptor: int, covered: Covered, index: I
                 "journal": journal.hex(),
                 "end": covered.end,
                 "seal": _seal(descriptor, covered.end),
+                "doubles": index.doubles,
                 "parts": [len(part[0]) for part in index.table.parts],
                 "notes": {name: len(offsets) for name, offsets in covered.notes.items()},
             }
@@ -96,6 +97,7 @@ def load(path: Path, journal: bytes, descriptor: int, size: int, index: Index) -
             rest = os.fstat(file.fileno()).st_size - len(line) - 4
             if rest != 24 * sum(head["parts"]) + 8 * sum(head["notes"].values()):
                 return None
+            doubles = int(head["doubles"])
             check = crc32(line)
             notes = {}
             for name, count in head["notes"].items():
@@ -113,6 +115,7 @@ def load(path: Path, journal: bytes, descriptor: int, size: int, index: Index) -
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     index.table.parts = parts
+    index.doubles = doubles
     return Covered(head["end"], notes)
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .frames import STATES
-from .table import Names, Table, as_names
+from .table import PART, Names, Table, as_names
 
 Handles = npt.NDArray[np.int64]
 """Where lines start in the journal, times 16, plus the position in `STATES`; -1 for a row nothing is known of."""
 RECENT = 1 << 15
-"""Rows kept in a dict before they are sorted in; about 200 bytes each."""
 UNKNOWN = -1
 
 
@@ -28,35 +27,35 @@ class Index:
 
     Used by the writer's thread and the reader's at once; each call takes the lock for milliseconds.
 
+    Args:
+        recent: Rows kept in a dict, at about 200 bytes each, before they are sorted in.
+        part: See `Table`.
+
     Attributes:
         table: The sorted rows; their one column is the handle, a second one counts them in a `Pass`.
-        duplicates: Lines that were dropped because their row had been answered before.
+        doubles: Answers that do not count because their row had been answered before; up to date after `settle`.
     """
 
-    def __init__(self) -> None:
-        self.table = Table("<i8")
+    def __init__(self, *, recent: int = RECENT, part: int = PART) -> None:
+        self.table = Table("<i8", part=part)
+        self.recent = recent
+        self.part = part
         self.lock = threading.RLock()
         self._recent: dict[bytes, int] = {}
-        self._duplicates = 0
+        self.doubles = 0
 
     def __len__(self) -> int:
         self.settle()
         return len(self.table)
 
-    @property
-    def duplicates(self) -> int:
-        """Lines that were dropped because their row had been answered before."""
-        self.settle()
-        return self._duplicates
-
     def add(self, name: bytes, place: int) -> None:
         """One row's line, as it is written."""
         with self.lock:
             if self._recent.get(name, 1) & 15 == 0:
-                self._duplicates += 1
+                self.doubles += place & 15 == 0
                 return
             self._recent[name] = place
-            if len(self._recent) >= RECENT:
+            if len(self._recent) >= self.recent:
                 self.settle()
 
     def add_many(self, names: Names, places: Handles) -> None:
@@ -68,7 +67,7 @@ class Index:
                 absent[rows] = False
                 failed = part[2][at] & 15 != 0
                 part[2][at[failed]] = places[rows[failed]]
-                self._duplicates += len(at) - int(failed.sum())
+                self.doubles += int((~failed & (places[rows] & 15 == 0)).sum())
             self.table.insert(names[absent], places[absent])
 
     def _first(self, names: Names, places: Handles) -> tuple[Names, Handles]:
@@ -84,7 +83,7 @@ class Index:
         for row in np.flatnonzero(doubtful).tolist():
             name = names[row].tobytes()
             if name in best and places[best[name]] & 15 == 0:
-                self._duplicates += 1
+                self.doubles += int(places[row]) & 15 == 0
             else:
                 best[name] = row
         doubtful[list(best.values())] = False
@@ -129,7 +128,7 @@ class Pass:
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self._seen = Table("<u4")
+        self._seen = Table("<u4", part=index.part)
         self._recent: dict[bytes, int] = {}
         self._counted = False
         with index.lock:
@@ -185,7 +184,7 @@ class Pass:
                     homeless[left[rows]] = False
         for row in np.flatnonzero(homeless).tolist():
             self._recent[keys[row]] = counts[keys[row]]
-        if len(self._recent) >= RECENT:
+        if len(self._recent) >= self.index.recent:
             recent, self._recent = self._recent, {}
             self._seen.insert(as_names(list(recent)), np.fromiter(recent.values(), np.uint32, len(recent)))
         return {keys[row]: int(earlier[row]) for row in np.flatnonzero(earlier).tolist()}

@@ -22,7 +22,7 @@ _SCARCE = {errno.EMFILE, errno.ENFILE}
 _LOCKLESS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
-class Held(Exception):  # noqa: N818 - a finding for `Journal.open`, which knows by whom
+class Held(Exception):
     """Another process holds the lock."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import JobError, JournalDamaged
 from . import frames
 from .lock import acquire, storage, supplant, sync, sync_directory, write_all
-from .replay import ForeignFileError, identity
+from .replay import ForeignFile, identity
 
 PIECE = 1 << 20
 
@@ -66,7 +66,7 @@ def start_over(descriptor: int, path: Path, at: float, *, lock: bool) -> int:
         The new one's descriptor, locked; the old one is closed. An empty journal stays as it is.
 
     Raises:
-        ForeignFileError: What stands there is no journal.
+        ForeignFile: What stands there is no journal.
         StorageError: The disk refused.
     """
     size = os.fstat(descriptor).st_size
@@ -74,7 +74,7 @@ def start_over(descriptor: int, path: Path, at: float, *, lock: bool) -> int:
         return descriptor
     try:
         identity(descriptor, path, size)
-    except ForeignFileError:
+    except ForeignFile:
         raise
     except (JobError, JournalDamaged):
         pass  # another version, or damage: to move it aside is what was asked for

@@ -20,7 +20,7 @@ from .index import Index
 from .lock import Held, acquire, write_all
 from .marks import folder_of, held_by, holder
 from .opening import PIECE, replace
-from .replay import ForeignFileError, Replay, blocks, bounds, identity, whole
+from .replay import ForeignFile, Replay, blocks, bounds, identity, whole
 from .table import Places
 
 _OPENING = re.compile(rb'\{"(?:k|run|tick|end|journal)":')
@@ -66,7 +66,7 @@ def repair(path: Path | str, *, at: float, lock: bool = True) -> RepairReport:
             identity(descriptor, path, size)  # says which version it is
         kept = _joined(_stretches(descriptor, size))
         if not kept and size and not head:
-            raise ForeignFileError(f"{path}: holds no line of a journal, so there is nothing to save")
+            raise ForeignFile(f"{path}: holds no line of a journal, so there is nothing to save")
         headed = bool(kept and kept[0].start == 0 and head)
         damage = _between(kept, size)
         aside = None

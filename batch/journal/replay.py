@@ -51,7 +51,7 @@ def damaged(path: Path, offset: int) -> JournalDamaged:
     return JournalDamaged(f"{path}: damaged at byte {offset}; {text}")
 
 
-class ForeignFileError(JobError):
+class ForeignFile(JobError):
     """The file is no journal at all."""
 
 
@@ -59,7 +59,7 @@ def identity(descriptor: int, path: Path, size: int) -> tuple[bytes | None, int]
     """The journal's id and where its first line ends; None where the file is new, or was cut while its first line was written.
 
     Raises:
-        ForeignFileError: It is no journal.
+        ForeignFile: It is no journal.
         JobError: It is of another format version.
         JournalDamaged: The first line is damaged and others follow.
     """
@@ -79,7 +79,7 @@ def identity(descriptor: int, path: Path, size: int) -> tuple[bytes | None, int]
             return None, 0
         if match or any(pattern.match(following) for pattern in (ROW, NOTE)):
             raise JournalDamaged(f"{path}: damaged at byte 0, its first line (`ails-batch repair` says what it can save)")
-    raise ForeignFileError(f"{path}: is not a journal of ails-batch (name another with --journal, or move that file away)")
+    raise ForeignFile(f"{path}: is not a journal of ails-batch (name another with --journal, or move that file away)")
 
 
 class Replay:

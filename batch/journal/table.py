@@ -12,8 +12,7 @@ Names = npt.NDArray[np.uint64]
 """n names as an (n, 2) array: the first and the last eight bytes of each, as this machine reads them."""
 Column = npt.NDArray[Any]
 Places = npt.NDArray[np.intp]
-PART = 1 << 16
-"""Rows a part may have on average before every part is halved."""
+PART = 1 << 18
 
 
 def as_names(ids: Sequence[bytes] | npt.NDArray[np.uint8]) -> Names:
@@ -30,12 +29,14 @@ class Table:
 
     Args:
         kinds: The columns' numpy types.
+        part: Rows a part may have on average before every part is halved.
 
     Attributes:
         parts: For each part its columns: both halves of the names, sorted by the first, then the `kinds`.
     """
 
-    def __init__(self, *kinds: str) -> None:
+    def __init__(self, *kinds: str, part: int = PART) -> None:
+        self._part = part
         self.kinds = ["<u8", "<u8", *kinds]
         self.parts: list[list[Column]] = [[np.empty(0, kind) for kind in self.kinds]]
 
@@ -72,7 +73,7 @@ class Table:
                 merged[old] = part[number]
                 merged[at] = new[number] if number < len(new) else 0
                 part[number] = merged
-        while len(self) > PART * len(self.parts):
+        while len(self) > self._part * len(self.parts):
             self._halve()
 
     def _halve(self) -> None:
