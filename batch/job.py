@@ -284,7 +284,9 @@ def job(settings: Mapping[str, Any], *, where: str = "") -> Job:
         if isinstance(settings.get(name), Mapping):
             _known(settings[name], kind, f"{at}{name}.")
     try:
-        return msgspec.convert(dict(settings), Job)
+        return msgspec.convert(
+            {name: value if name == "parameters" else _plain(value) for name, value in settings.items()}, Job
+        )
     except msgspec.ValidationError as error:
         raise JobError(at + _plainly(str(error))) from None
     except JobError as error:
@@ -320,6 +322,13 @@ def dated(name: str, now: datetime) -> str:
     """A file name with `{date}`, `{datetime}`, `{month}` and `{year}` filled in."""
     forms = {"date": "%Y-%m-%d", "datetime": "%Y-%m-%dT%H-%M-%S", "month": "%Y-%m", "year": "%Y"}
     return PLACEHOLDER.sub(lambda match: now.strftime(forms[match[1]]), name)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as Python has them: a journal gives them as they were written, which msgspec does not take for floats."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return float(value) if isinstance(value, float) else value
 
 
 def _beside(folder: Path, value: Any) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 import msgspec
+import numpy as np
 
 from . import formats
 from .alignment import Alignment
@@ -25,9 +26,11 @@ from .export import Written
 from .job import Job, dated, share
 from .job import job as checked
 from .journal import Journal
+from .journal.repair import RepairReport, compact
 from .judge import Judge, Stop
 from .pace import Pace, Stopped
-from .records import Outcome, Prompt
+from .records import KEY_BYTES, Outcome, Prompt
+from .spool import RECORD
 from .tally import Snapshot, Summary, Tally
 
 DRAIN = 30.0
@@ -35,6 +38,9 @@ DRAIN = 30.0
 
 AFTER_SIGNAL = 10.0
 """Seconds that reading on and writing the output may take after a signal; what takes longer is left to `export`."""
+
+ASKED = ("template", "protocol", "identity", "model")
+"""What decides a row's key beside the job and the row; the journal's run line has it."""
 
 Watch = Callable[[Snapshot], None]
 
@@ -71,23 +77,46 @@ def export_again(output: str, journal: str = "") -> Summary:
     Raises:
         BatchError: There is no journal, another run holds it, or the input or the output cannot be used.
     """
+    begun = monotonic()
+    with ExitStack() as stack:
+        job, alignment, opened, tally = _again(output, journal, stack)
+        formats.preflight_output(output, inputs(job), format=job.output_format or None)
+        written = alignment.write()
+        return _summary(job, written, tally, opened, begun=begun, code=_code(job, written))
+
+
+def compact_again(output: str, journal: str = "") -> RepairReport:
+    """Drop the answers that no row of the input uses any more; the old journal stays beside the new one.
+
+    Args:
+        output: The output of an earlier run.
+        journal: Its journal, when it is not `OUTPUT.journal`.
+
+    Raises:
+        BatchError: There is no journal, another run holds it, or the input cannot be used.
+    """
+    with ExitStack() as stack:
+        _, alignment, opened, _ = _again(output, journal, stack)
+        used = np.concatenate([np.empty(0, RECORD), *alignment.spool.blocks()])["id"]
+        path = opened.path
+    return compact(path, np.frombuffer(used.tobytes(), np.uint8).reshape(-1, KEY_BYTES))
+
+
+def _again(output: str, journal: str, stack: ExitStack) -> tuple[Job, Alignment, Journal, Tally]:
+    """An earlier run's job, with its rows as the input has them now."""
     path = Path(journal or output + ".journal")
     if not path.exists():
         raise JobError(f"{path}: no such journal; name it with --journal")
-    begun = monotonic()
-    with ExitStack() as stack:
-        opened = stack.enter_context(Journal.open(path))
-        if not opened.runs:
-            raise JobError(f"{path} holds no run; ails-batch run begins one")
-        asked = opened.runs[-1]["run"]
-        job = msgspec.structs.replace(checked(asked["job"]), output=output)
-        formats.preflight_output(output, inputs(job), format=job.output_format or None)
-        tally = Tally()
-        alignment = Alignment(job, asked, opened, tally, stack)
-        for _ in alignment.pending(lambda: True):
-            pass
-        written = alignment.write()
-        return _summary(job, written, tally, opened, begun=begun, code=_code(job, written))
+    opened = stack.enter_context(Journal.open(path))
+    if not opened.runs:
+        raise JobError(f"{path} holds no run; ails-batch run begins one")
+    asked = opened.runs[-1]["run"]
+    job = msgspec.structs.replace(checked(asked["job"]), output=output)
+    tally = Tally()
+    alignment = Alignment(job, {name: asked[name] for name in ASKED}, opened, tally, stack)
+    for _ in alignment.pending(lambda: True):
+        pass
+    return job, alignment, opened, tally
 
 
 class Trip:

@@ -1,0 +1,255 @@
+"""The command line, as a person meets it: one clear line for each mistake, the right exit code, nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from batch.gateway.embedded import Embedded
+
+from .conftest import Command, known
+
+PROMPTS = "id,prompt\n007,first\n008,second\n"
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.csv"
+    path.write_text(PROMPTS)
+    return path
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_csv_comes_back_with_an_answer_in_every_row(cli: Command, prompts: Path, echo: Embedded, tmp_path: Path) -> None:
+    ended = cli("run", "prompts.csv", "-o", "answers.csv", env=known(echo))
+    assert (ended.code, ended.err) == (0, "")
+    rows = table(tmp_path / "answers.csv")
+    assert [row["id"] for row in rows] == ["007", "008"]
+    assert all(row["response"] and not row["error"] for row in rows)
+    assert "first" in rows[0]["response"]
+    assert ended.summary | {"seconds": 0} == {
+        "rows": 2,
+        "ok": 2,
+        "failed": 0,
+        "pending": 0,
+        "truncated": 0,
+        "cached": 0,
+        "requests": 2,
+        "retries": 0,
+        "prompt_tokens": ended.summary["prompt_tokens"],
+        "completion_tokens": ended.summary["completion_tokens"],
+        "cost_usd": None,
+        "seconds": 0,
+        "possibly_charged_twice": 0,
+        "output": "answers.csv",
+        "journal": "answers.csv.journal",
+        "exit_code": 0,
+    }
+
+
+def test_the_same_command_again_sends_nothing_and_leaves_the_output_alone(
+    cli: Command, prompts: Path, echo: Embedded, tmp_path: Path
+) -> None:
+    cli("run", "prompts.csv", "-o", "answers.csv", env=known(echo))
+    before = (tmp_path / "answers.csv").stat()
+    ended = cli("run", "prompts.csv", "-o", "answers.csv", env=known(echo))
+    after = (tmp_path / "answers.csv").stat()
+    assert (ended.summary["requests"], ended.summary["cached"]) == (0, 2)
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_json_lines_keep_their_own_bytes(cli: Command, echo: Embedded, tmp_path: Path) -> None:
+    lines = ['{"q": "one", "price":0.10, "big": 9007199254740993}', '{ "q" : "tw\\u00f6", "none": null }']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    ended = cli("run", "in.jsonl", "-o", "out.jsonl", "--template", "{{ q }} {{ price | default('-') }}", env=known(echo))
+    assert ended.code == 0
+    out = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [line.startswith(given.rstrip("}").rstrip()) for line, given in zip(out, lines, strict=True)] == [True, True]
+    assert "one 0.10" in json.loads(out[0])["response"]
+
+
+def test_results_go_to_standard_output_alone_when_asked(cli: Command, prompts: Path, echo: Embedded) -> None:
+    ended = cli("run", "prompts.csv", "-o", "-", env=known(echo))
+    assert ended.code == 0
+    assert [json.loads(line)["id"] for line in ended.out.splitlines()] == ["007", "008"]
+
+
+def test_standard_input_is_an_input(cli: Command, echo: Embedded, tmp_path: Path) -> None:
+    ended = cli("run", "-", "-o", "out.csv", "--input-format", "csv", env=known(echo), stdin=PROMPTS)
+    assert ended.code == 0
+    assert [row["id"] for row in table(tmp_path / "out.csv")] == ["007", "008"]
+
+
+def test_pandas_reads_the_output_back_with_every_column_as_it_was(cli: Command, echo: Embedded, tmp_path: Path) -> None:
+    given = pd.DataFrame({"id": ["007", "NA"], "text": ['a "quoted"\nline', " ,;\t"], "none": ["", "null"]})
+    given.to_csv(tmp_path / "in.csv", index=False)
+    assert cli("run", "in.csv", "-o", "out.csv", "--template", "{{ text }}!", env=known(echo)).code == 0
+    back = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
+    pd.testing.assert_frame_equal(back[list(given)].astype(object), given.astype(object))
+
+
+def test_rows_that_cannot_be_asked_stay_in_their_place(cli: Command, echo: Embedded, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        '{"prompt": "a"}\nnonsense\n{"prompt": ""}\n{"other": 1}\n{"prompt": "b"}\n{"prompt": "c"'
+    )
+    ended = cli("run", "in.jsonl", "-o", "out.jsonl", env=known(echo))
+    assert ended.code == 1
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["error_kind"] for row in rows] == ["", "input", "input", "input", "", "input"]
+    assert rows[1]["raw_input"] == "nonsense"
+    assert "in.jsonl, line 3" in rows[2]["error"]
+    assert "4 of 6 rows failed (4 input)" in ended.err
+
+
+def test_an_edited_template_asks_again_and_the_old_answers_stay(cli: Command, prompts: Path, echo: Embedded) -> None:
+    first = ("run", "prompts.csv", "-o", "out.csv", "--template", "{{ prompt }}")
+    other = ("run", "prompts.csv", "-o", "out.csv", "--template", "Say {{ prompt }}")
+    assert [cli(*one, env=known(echo)).summary["requests"] for one in (first, other, first)] == [2, 2, 0]
+
+
+def test_export_writes_a_lost_output_again_without_sending(cli: Command, prompts: Path, echo: Embedded, tmp_path: Path) -> None:
+    cli("run", "prompts.csv", "-o", "answers.csv", env=known(echo))
+    before = (tmp_path / "answers.csv").read_bytes()
+    (tmp_path / "answers.csv").unlink()
+    ended = cli("export", "answers.csv")
+    assert (ended.code, ended.summary["requests"]) == (0, 0)
+    assert (tmp_path / "answers.csv").read_bytes() == before
+
+
+def test_repair_drops_what_no_row_uses(cli: Command, prompts: Path, echo: Embedded, tmp_path: Path) -> None:
+    cli("run", "prompts.csv", "-o", "answers.csv", env=known(echo))
+    prompts.write_text("id,prompt\n007,first\n")
+    cli("run", "prompts.csv", "-o", "answers.csv", env=known(echo))
+    ended = cli("repair", "answers.csv", "--compact")
+    assert ended.code == 0
+    assert "1 rows remain" in ended.err
+    assert cli("run", "prompts.csv", "-o", "answers.csv", env=known(echo)).summary["requests"] == 0
+
+
+MISTAKES = {
+    "no endpoint": (["run", "prompts.csv", "-o", "a.csv"], {}, "no endpoint: give --endpoint URL, set AILS_BASE_URL"),
+    "no model": (["run", "prompts.csv", "-o", "a.csv", "--endpoint", "https://x.invalid"], {}, "no model: give --model"),
+    "no key": (
+        ["run", "prompts.csv", "-o", "a.csv", "--endpoint", "https://x.invalid", "--model", "m"],
+        {},
+        "set AILS_API_KEY",
+    ),
+    "no secret": (
+        ["run", "prompts.csv", "-o", "a.csv", "--endpoint", "https://x.invalid", "--model", "m"],
+        {"AILS_API_KEY": "canary-key"},
+        "set AILS_SECRET",
+    ),
+    "two endpoints": (
+        ["run", "prompts.csv", "-o", "a.csv"],
+        {"AILS_BASE_URL": "https://a.invalid", "OPENAI_BASE_URL": "https://b.invalid"},
+        "both set",
+    ),
+    "plain http": (
+        ["run", "prompts.csv", "-o", "a.csv", "--endpoint", "http://x.invalid", "--model", "m"],
+        {"AILS_API_KEY": "canary-key", "AILS_SECRET": "canary-secret"},
+        "--allow-http",
+    ),
+    "no output": (["run", "prompts.csv"], {}, "where do the answers go? ails-batch run prompts.csv -o answers.csv"),
+    "no such folder": (["run", "prompts.csv", "-o", "no/a.csv"], {}, "there is no directory no; make it first"),
+    "output is the input": (["run", "prompts.csv", "-o", "prompts.csv"], {}, "prompts.csv is the input"),
+    "no such job": (["run", "none.toml"], {}, "none.toml: no such job file"),
+    "no such format": (["run", "prompts.csv", "-o", "a.xyz"], {}, "--output-format"),
+    "misspelt option": (["run", "prompts.csv", "-o", "a.csv", "--modle", "m"], {}, "'--model'"),
+    "misspelt command": (["rnu", "prompts.csv"], {}, "did you mean 'run'?"),
+    "misread parameter": (["run", "prompts.csv", "-o", "a.csv", "--param", "stop=END"], {}, "--param stop: 'END' is no JSON"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_one_clear_line_and_exit_2(cli: Command, prompts: Path, mistake: str) -> None:
+    arguments, env, words = MISTAKES[mistake]
+    ended = cli(*arguments, env=env)
+    assert (ended.code, ended.out) == (2, "")
+    assert words in ended.err
+    assert "Traceback" not in ended.err
+    assert "canary" not in ended.err
+    assert len(ended.err.splitlines()) == 1 or ended.err.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        (b"id,text\n1,x\n", [], "in.csv: no column 'prompt'; the columns are 'id', 'text'"),
+        (b"id,text\n1,x\n", ["--template", "{{ txt }}"], "in.csv: no column 'txt'; the columns are 'id', 'text'"),
+        (b"id,prompt\n1,caf\xe9\n", [], "not UTF-8"),
+        (b'id,prompt\n1,"open\n2,x\n', [], "quote"),
+        (b"", [], "empty"),
+        (b"prompt,prompt\nx,y\n", [], "more than one column is called 'prompt'"),
+        (b"prompt,response\nx,y\n", [], "--prefix"),
+        (b"id,prompt\n1,x\n", ["--template", "{{ oh no }}"], "the template, line 1"),
+        (b"id,prompt\n1,x\n", ["--where", "id =="], "--where"),
+    ],
+)
+def test_an_input_that_cannot_be_used_is_refused_before_anything_is_sent(
+    cli: Command, echo: Embedded, tmp_path: Path, content: bytes, options: list[str], words: str
+) -> None:
+    (tmp_path / "in.csv").write_bytes(content)
+    ended = cli("run", "in.csv", "-o", "out.csv", *options, env=known(echo))
+    assert ended.code == 2
+    assert words in ended.err
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "out.csv").exists()
+    if ended.out:
+        assert ended.summary["requests"] == 0
+
+
+def test_a_missing_input_is_named(cli: Command, echo: Embedded) -> None:
+    ended = cli("run", "missing.csv", "-o", "out.csv", env=known(echo))
+    assert (ended.code, ended.out) == (2, "")
+    assert "missing.csv" in ended.err
+
+
+def test_a_wrong_secret_ends_the_run_with_4_and_the_rows_stay_pending(
+    cli: Command, prompts: Path, echo: Embedded, tmp_path: Path
+) -> None:
+    ended = cli("run", "prompts.csv", "-o", "out.csv", env=known(echo) | {"AILS_SECRET": "canary-" + "x" * 32})
+    assert ended.code == 4
+    assert "401" in ended.err
+    assert "canary" not in ended.err + ended.out
+    assert [row["error_kind"] for row in table(tmp_path / "out.csv")] == ["pending", "pending"]
+    again = cli("run", "prompts.csv", "-o", "out.csv", env=known(echo))
+    assert (again.code, again.summary["ok"]) == (0, 2)
+
+
+def test_an_unreachable_server_ends_with_75_after_the_longest_outage(cli: Command, prompts: Path) -> None:
+    env = {"AILS_API_KEY": "k" * 20, "AILS_SECRET": "s" * 20, "AILS_MODEL": "m"}
+    ended = cli("run", "prompts.csv", "-o", "out.csv", "--endpoint", "http://127.0.0.1:9", "--max-outage", "1s", env=env)
+    assert ended.code == 75
+    assert "127.0.0.1:9: no connection" in ended.err
+    assert ended.summary["pending"] == 2
+
+
+def test_complete_prints_one_answer(cli: Command, echo: Embedded) -> None:
+    plain = cli("complete", "hello there", env=known(echo))
+    assert (plain.code, plain.err) == (0, "")
+    assert "hello there" in plain.out
+    streamed = cli("complete", "hello there", "--stream", env=known(echo))
+    assert (streamed.code, streamed.out) == (0, plain.out)
+
+
+def test_help_of_every_command_is_shown(cli: Command) -> None:
+    from batch.cli import COMMANDS
+
+    for command in COMMANDS:
+        ended = cli(command, "--help")
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out.startswith(f"Usage: ails-batch {command}")
+
+
+def test_the_module_is_the_command(cli: Command) -> None:
+    assert cli("--version").out.startswith("ails-batch ")
+    assert Path(sys.executable).with_name("ails-batch").exists()
