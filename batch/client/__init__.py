@@ -73,7 +73,7 @@ class Client:
         self._credentials = credentials
         self._clock = clock
         self._seconds = timeout
-        self._timeout = Timeout(connect=min(connect_timeout, timeout), read=timeout)
+        self._timeout = Timeout(connect=min(connect_timeout, timeout), read=None)
         self.stamps = Stamps(clock)
         self._corrected = threading.Lock()
         self._signature = Signature(credentials, self.stamps) if self._wire.signed else None
@@ -89,6 +89,7 @@ class Client:
             )
         )
         headers = {
+            "accept-encoding": "identity",
             "authorization": f"Bearer {credentials.api_key}",
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
@@ -113,8 +114,7 @@ class Client:
                 f"{self._place}: the environment's proxy or certificate bundle cannot be used; "
                 "check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE"
             ) from None
-        self._headers = dict(self._template.headers)
-        del self._headers["Content-Length"]
+        self._headers = {"host": sent.netloc, **headers}
 
     def call(self, prompt: Prompt, *, idempotency_key: str | None = None) -> Reply:
         """One attempt.
@@ -250,13 +250,16 @@ class Client:
     def _pieces(self, raw: HTTPResponse, attempt: Attempt) -> Iterator[bytes]:
         """The body as it comes, decompressed; never more than `LARGEST`."""
         size = 0
+        encoded = "content-encoding" in raw.headers
         try:
-            while piece := raw.read1(_PIECE, decode_content=True):
+            while piece := raw.read1(_PIECE, decode_content=encoded):
                 size += len(piece)
                 if size > LARGEST:
                     raise TooLarge(f"{self._place}: the answer is larger than {LARGEST >> 20} MiB", status=raw.status)
                 attempt.moved = 0.0  # the time until the next piece is asked for is not the server's
                 yield piece
+                if raw.length_remaining == 0 and not encoded:
+                    return
                 attempt.moved = time.monotonic()
         except CallError:
             raw.close()
