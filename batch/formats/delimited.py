@@ -23,6 +23,10 @@ DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """How a cell begins that a spreadsheet would execute (OWASP, "CSV Injection")."""
 
 
+class _RowTooLong(Exception):
+    """A row of more than 32 MiB, by no line of which it is too long."""
+
+
 class _Lines:
     """The lines of a text, a block at a time, and those of the row that is being read."""
 
@@ -54,9 +58,7 @@ class _Lines:
         lines = list(io.StringIO(text, newline=""))
         self._kept.append((self.end, lines, len(text)))
         if sum(weight for _, _, weight in self._kept) > 2 * CAP:
-            raise InputError(
-                f"{self._name}, line {self._kept[0][0] + 1}: about here begins a row of more than 32 MiB; is a quote open?"
-            )
+            raise _RowTooLong
         self.end += len(lines)
         return lines
 
@@ -196,6 +198,9 @@ class Delimited:
                 row, line = self._mend(lines, feed, start, reader.line_num + apart, str(error))
                 apart = line - reader.line_num
                 broken = "characters after a closing quote"
+            except _RowTooLong:
+                place = f"{self.name}, line {start + 1}"
+                raise InputError(f"{place}: a row of more than 32 MiB begins here; is a quote left open?") from None
             if not row:
                 blanks += 1
             else:
@@ -283,8 +288,9 @@ class Writer:
                 continue
             cells = [cell if type(cell) is str else as_text(cell) for cell in table[position]]
             for name in self._names:
-                cell = as_text(generated.get(name))
-                cells.append("'" + cell if self._guard and cell.startswith(DANGEROUS) else cell)
+                value = generated.get(name)
+                guarded = self._guard and isinstance(value, str) and value.startswith(DANGEROUS)
+                cells.append(f"'{value}" if guarded else as_text(value))
             rows.append(cells)
         self._write(rows)
 

@@ -189,6 +189,7 @@ class Lines:
             list(raw),
             said,
             {position: raw[position].decode("utf-8", "replace").removesuffix("\r") for position in said},
+            objects,
         )
 
 

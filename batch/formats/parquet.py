@@ -12,7 +12,7 @@ from .compression import Writable
 from .snapshot import Snapshot
 from .table import CHUNK_ROWS, FIRST_ROWS, MISSING, Chunk, Layout, Places, frame
 from .text import Text
-from .values import as_text
+from .values import as_json, as_text
 
 GROUP_ROWS = 50_000
 GROUP_BYTES = 8 << 20
@@ -139,7 +139,12 @@ class Table:
         self.snapshot.digest()
 
     def _chunk(self, batch: Any, first: int, before: int) -> Chunk:
-        table = (column.to_pylist() for column in batch.columns)
+        types = _arrow().types
+        plain = (types.is_boolean, types.is_integer, types.is_floating, types.is_string, types.is_large_string)
+        table = (
+            column.to_pylist() if any(test(column.type) for test in plain) else [as_json(cell) for cell in column.to_pylist()]
+            for column in batch.columns
+        )
         lines = range(before + 1, before + 1 + len(batch))
         return Chunk(frame(self.columns, table, first, len(batch)), first, Places(self.name, lines, "row"), batch)
 

@@ -63,6 +63,9 @@ class Places:
     def __len__(self) -> int:
         return len(self.lines)
 
+    def __iter__(self) -> Iterator[str]:
+        return (f"{self.name}, {self.unit} {line}" for line in self.lines)
+
     def __getitem__(self, position: int) -> str:
         return f"{self.name}, {self.unit} {self.lines[position]}"
 
@@ -80,6 +83,7 @@ class Chunk:
             None (CSV: the frame's cells are enough).
         problems: Position in the chunk to the reason why this row cannot be read.
         raw_input: Position in the chunk to the unreadable row's own text, without line end.
+        objects: JSONL rows as they were read, keys in their own order.
     """
 
     frame: pandas.DataFrame
@@ -88,6 +92,7 @@ class Chunk:
     raw: Any = None
     problems: dict[int, str] = field(default_factory=dict)
     raw_input: dict[int, str] = field(default_factory=dict)
+    objects: Sequence[dict[str, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -105,13 +110,12 @@ class Chunk:
     def rows(self) -> Iterator[Row]:
         """The chunk's rows, one by one."""
         names, name, unit = self.columns, self.places.name, self.places.unit
-        gaps = bool(self.problems) or self.raw is not None
-        table = zip(self.places.lines, self.cells(), strict=True)
-        for position, (line, cells) in enumerate(table):
-            if gaps:
-                values = {key: cell for key, cell in zip(names, cells, strict=True) if cell is not MISSING}
-            else:
-                values = dict(zip(names, cells, strict=True))
+        objects: Iterable[dict[str, Any]] | None = self.objects
+        if objects is None:
+            objects = (dict(zip(names, cells, strict=True)) for cells in self.cells())
+        for position, (line, values) in enumerate(zip(self.places.lines, objects, strict=True)):
+            if position in self.problems:
+                values = {}
             yield Row(self.first + position, f"{name}, {unit} {line}", values, self.problems.get(position, ""))
 
 
