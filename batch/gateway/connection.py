@@ -18,6 +18,7 @@ class Connection(HttpToolsProtocol):
     """uvicorn's connection with faults answered that it leaves to a proxy in front: slow, large and half-open requests."""
 
     _awaiting = True  # no complete header is at hand
+    _begun = False  # but a part of one
     _header_bytes = 0
     _header_timer: TimerHandle | None = None
 
@@ -26,7 +27,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
             self._turn_away(RefusalError(503, "connections", "too many connections", headers={"retry-after": "5"}))
-        self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -44,12 +45,17 @@ class Connection(HttpToolsProtocol):
             return
         if self._header_bytes > HEADER_BYTES:
             self._turn_away(RefusalError(431, "header", "the request's header is too large"))
-        elif self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        elif self.cycle is None or self.cycle.response_complete:
+            self._arm()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a header."""
+        self._begun = True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """A whole header: the clock for it stops."""
-        self._awaiting = False
+        self._awaiting = self._begun = False
         self._header_bytes = 0
         self._disarm()
         super().on_headers_complete()
@@ -58,6 +64,12 @@ class Connection(HttpToolsProtocol):
         """A whole request: what follows on this connection is the next header."""
         self._awaiting = True
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer has gone out: what has begun meanwhile must end in time as well."""
+        super().on_response_complete()
+        if self._begun and not self.transport.is_closing():
+            self._arm()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, in the same form as every other refusal."""
@@ -73,6 +85,10 @@ class Connection(HttpToolsProtocol):
     def _give_up(self) -> None:
         self._header_timer = None
         self.transport.close()
+
+    def _arm(self) -> None:
+        if self._header_timer is None:
+            self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
     def _disarm(self) -> None:
         if self._header_timer is not None:

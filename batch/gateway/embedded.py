@@ -99,7 +99,7 @@ class Embedded:
             pipe.flush()
         said = self._first_line()
         if "error" in said:
-            raise JobError(str(said["error"]))
+            raise JobError(f"the embedded gateway did not start: {said['error']}")
         self.url = f"http://127.0.0.1:{said['port']}"
         self.answers_as, self.licence, self.why = said["model"], said["licence"], said["why"]
 

@@ -106,7 +106,7 @@ def in_url(host: str) -> str:
 
 
 def server_of(app: Starlette) -> uvicorn.Server:
-    """uvicorn around an application: `Connection`s, no logs, signals left to the caller."""
+    """Uvicorn around an application: `Connection`s, no logs, signals left to the caller."""
     return _Server(
         uvicorn.Config(
             app,
