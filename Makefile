@@ -18,7 +18,8 @@ setup: .venv/.installed ## make .venv and install everything into it
 
 run: .venv/.installed ## answer jobs/quickstart.toml with the embedded model
 	@$(BIN)/ails-batch run jobs/quickstart.toml
-	@$(BIN)/python -m batch.cli.show quickstart.csv
+	@$(BIN)/python -c "import pandas as pd; t = pd.read_csv('answers.csv', dtype=str, keep_default_na=False); \
+		print(t[['id', 'question', 'response']].to_string(index=False, max_colwidth=60, justify='left'))"
 
 test: .venv/.installed ## ruff, mypy and the tests
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
