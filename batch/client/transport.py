@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import socket
 import ssl
 import threading
@@ -19,6 +18,8 @@ from urllib3 import HTTPConnectionPool, HTTPHeaderDict, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
 from urllib3.util import create_urllib3_context
+
+from .head import Head
 
 IDLE = 60.0
 """Seconds that may pass between two pieces of a body."""
@@ -155,12 +156,12 @@ class Connection(HTTPConnection):
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 does
         """Wait for the response's head."""
-        response = http.client.HTTPResponse(self.sock, method="POST")
+        response = Head(self.sock, method="POST")
         try:
             response.begin()
             raw = HTTPResponse(
                 body=response,
-                headers=HTTPHeaderDict(response.headers.items()),
+                headers=cast("HTTPHeaderDict", response.headers),
                 status=response.status,
                 reason=response.reason,
                 preload_content=False,
@@ -179,6 +180,11 @@ class Connection(HTTPConnection):
 
 class SecureConnection(Connection, HTTPSConnection):
     """The same over TLS."""
+
+
+class _Bare(Response):
+    def __init__(self) -> None:
+        """Without the cookie jar and the rest."""
 
 
 class Transport(HTTPAdapter):
@@ -221,14 +227,10 @@ class Transport(HTTPAdapter):
     def cert_verify(self, *_: Any) -> None:
         """Nothing to do: the context verifies."""
 
-    def build_response(self, request: PreparedRequest, raw: Any) -> Response:
-        """A response without cookies: none are kept, so none are read."""
-        response = Response()
-        response.status_code = raw.status
-        response.headers = raw.headers
+    def build_response(self, _: PreparedRequest, raw: Any) -> Response:
+        """A response of which only `raw` is asked; no cookies are kept, so none are read."""
+        response = _Bare()
         response.raw = raw
-        response.reason = raw.reason
-        response.request = request
         return response
 
     def post(self, request: PreparedRequest, attempt: Attempt, timeout: Any) -> HTTPResponse:
