@@ -13,10 +13,10 @@ from .contestants import BY_NAME, FLOOR, Contestant
 from .limits import TRIALS, trial
 from .results import FOLDER, Record, save
 from .rows import cache
-from .sizes import SIZES
+from .sizes import SIZES, resume
 from .throughput import RACES, race
 
-SCENARIOS = (*RACES, *TRIALS, *SIZES)
+SCENARIOS = (*RACES, *TRIALS, *SIZES, "resume")
 TOLD = ("controller", "journal")
 """Modules beside this one that print their own tables; what they print is kept and shown as it is."""
 
@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="how often everybody runs, in turns (3)")
     parser.add_argument("--quick", action="store_true", help="few rows, one round: whether everything works, no figures")
     parser.add_argument("--only", help=f"contestants, by comma (the floor '{FLOOR}' always runs): {','.join(BY_NAME)}")
+    parser.add_argument("--resume-rows", type=int, default=10_000_000, help="finished rows for `resume`; the target is for 10M")
     parser.add_argument("--results", type=Path, help="folder for the figures (tests/benchmarks/results/<today>)")
     parser.add_argument("--no-report", action="store_true", help="leave docs/performance.md as it is")
     options = parser.parse_args()
@@ -80,6 +81,8 @@ def main() -> int:
                 records = trial(name, work, rounds, options.quick, said)
             elif name in SIZES:
                 records = SIZES[name](work, rounds, options.quick, chosen, said)
+            elif name == "resume":
+                records = resume(work, rounds, 20_000 if options.quick else options.resume_rows, said)
             elif options.quick:
                 continue
             else:

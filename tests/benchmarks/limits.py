@@ -33,7 +33,7 @@ class Trial:
 
 
 KNEE = {"capacity": 32, "service": 0.2}
-FIXED = (16, 24, 32, 48, 64, 128)
+FIXED = (16, 24, 32, 40, 48, 64)
 
 
 NUMBERS: tuple[tuple[str, Contestant, int | str], ...] = (
@@ -48,8 +48,8 @@ TRIALS = {
         Trial("rate500", "limited", {"rate": 500}, 20_000, 1_000, (("500 rps", project("", "--rpm", "30000"), 64),)),
         Trial("rate1200", "limited", {"rate": 20}, 1_800, 100, (("1,200 rpm", project("", "--rpm", "1200"), 64),)),
         Trial("tokens", "limited", TOKENS, 4_500, 400, (("600,000 tpm", project("", "--tpm", "600000"), 64),)),
-        Trial("knee", "knee", KNEE, 9_600, 300, (*NUMBERS, ("saturate auto", BY_NAME["saturate"], "auto"))),
-        Trial("refusing", "knee", {**KNEE, "refuses": 1}, 9_600, 300, NUMBERS),
+        Trial("knee", "knee", KNEE, 6_400, 300, (*NUMBERS, ("saturate auto", BY_NAME["saturate"], "auto"))),
+        Trial("refusing", "knee", {**KNEE, "refuses": 1}, 4_800, 300, NUMBERS[:-1]),
         Trial("outage", "knee", OUTAGE, 8_000, 2_500, (("default", PROJECT, ""),)),
     )
 }

@@ -121,15 +121,8 @@ def _trial(runs: list[Record]) -> str:
 
 
 def _start(runs: list[Record]) -> str:
-    rows = [
-        [
-            _label(runs, name),
-            shown(middle(by(runs, name), "wall_s"), "{:.3f}"),
-            shown(middle(by(runs, name), "peak_mib"), "{:,.0f}"),
-        ]
-        for name in _names(runs)
-    ]
-    return table(["", "s", "peak MiB"], rows)
+    rows = [[_label(runs, name), shown(middle(by(runs, name), "wall_s"), "{:.3f}")] for name in _names(runs)]
+    return table(["", "s"], rows)
 
 
 def _first(runs: list[Record]) -> str:

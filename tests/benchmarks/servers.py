@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -52,11 +52,11 @@ def used(arrivals: list[float], weights: list[float], rate: float) -> float:
 
 
 class Limited:
-    """A token bucket: `rate` requests a second (or `tokens` tokens), and 5 % of a second's worth at once, at least two.
+    """Enforces a rate over every second and every minute, sliding; what comes too soon gets 429 with ``Retry-After: 1``.
 
-    The rest gets 429. Any second then holds at most max(1.05 x rate, rate + 2) requests, and any minute a minute's worth and as
-    many. Tokens are charged on arrival with what the answer will say in its `usage`, and two seconds' worth are allowed at
-    once, because no client can know the length of an answer.
+    Any second holds at most max(1.05 x rate, rate + 2) requests, any minute at most a minute's worth and as many more. Tokens
+    are charged on arrival with what the answer will say in its `usage`, from a bucket that holds two seconds' worth, because no
+    client can know the length of an answer.
 
     Args:
         rate: Requests a second; 0 for no such limit.
@@ -66,26 +66,29 @@ class Limited:
 
     def __init__(self, rate: float = 0.0, tokens: float = 0.0, latency: float = 0.05, seed: int = 1) -> None:
         self.rate, self.tokens, self.latency = rate, tokens, latency
-        self.requests_left = self.requests_most = max(0.05 * rate, 2.0)
-        self.tokens_left = self.tokens_most = 2 * tokens
-        self.last = 0.0
+        more = max(0.05 * rate, 2.0)
+        self._windows = [(seconds, int(rate * seconds + more), deque[float]()) for seconds in (1.0, 60.0)] if rate else []
+        self._tokens_left = self._tokens_most = 2 * tokens
+        self._last = 0.0
+        self._random = random.Random(seed)
         self.arrivals: list[float] = []
         self.weights: list[float] = []
         self.refused = 0
-        self._random = random.Random(seed)
 
     def take(self, now: float) -> tuple[float, int, bytes]:
-        passed = now - self.last if self.last else 0.0
-        self.last = now
-        self.requests_left = min(self.requests_most, self.requests_left + passed * self.rate)
-        self.tokens_left = min(self.tokens_most, self.tokens_left + passed * self.tokens)
+        for seconds, _, window in self._windows:
+            while window and now - window[0] >= seconds:
+                window.popleft()
+        self._tokens_left = min(self._tokens_most, self._tokens_left + (now - (self._last or now)) * self.tokens)
+        self._last = now
         answer_tokens = self._random.randint(16, 112)
         weight = 75 + answer_tokens
-        if (self.rate and self.requests_left < 1) or (self.tokens and self.tokens_left < weight):
+        if (self.tokens and self._tokens_left < weight) or any(len(window) >= most for _, most, window in self._windows):
             self.refused += 1
             return 0.001, 429, REFUSAL
-        self.requests_left -= 1
-        self.tokens_left -= weight
+        for _, _, window in self._windows:
+            window.append(now)
+        self._tokens_left -= weight
         self.arrivals.append(now)
         self.weights.append(weight)
         return self.latency, 200, completion(answer_tokens)

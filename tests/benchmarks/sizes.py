@@ -90,6 +90,7 @@ def _first(contestant: Contestant, suffix: str, count: int, turn: int, target: T
         peak = process.peak_mib()
     process.stop()
     measured = process.wait(60)
+    time.sleep(0.5)  # until the target has written down what was under way
     first_s = moment - measured.started if moment else None
     label = f"{contestant.name} {suffix}" if contestant.kind == "ours" else contestant.name
     return record(
@@ -120,9 +121,8 @@ def memory(folder: Path, rounds: int, quick: bool, chosen: Choice, say: Say) -> 
     return records
 
 
-def resume(folder: Path, rounds: int, quick: bool, chosen: Choice, say: Say) -> list[Record]:
+def resume(folder: Path, rounds: int, count: int, say: Say) -> list[Record]:
     """A finished run goes on: first nothing has changed, then one row has been added. The seed run is told as well."""
-    count = 20_000 if quick else 10_000_000
     needed = 3_000 * count
     cache().mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(cache()).free < needed:
@@ -161,9 +161,8 @@ def resume(folder: Path, rounds: int, quick: bool, chosen: Choice, say: Say) -> 
                 before = target.mark("zero")
                 measured = run(again, surroundings, seeds, folder / "log.txt", 3600)
                 tell(name, turn, measured, sum(target.served("zero", before).values()), expected)
-    if not quick:
-        shutil.rmtree(seeds, ignore_errors=True)
+    shutil.rmtree(seeds, ignore_errors=True)
     return records
 
 
-SIZES = {"start": start, "first": first, "memory": memory, "resume": resume}
+SIZES = {"start": start, "first": first, "memory": memory}

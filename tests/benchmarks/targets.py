@@ -9,6 +9,7 @@ from typing import Any
 from .contestants import FLOOR, OURS, PROCESSES
 from .results import Record, middle, ratio
 
+FULL_SIZE = 10_000_000
 Figures = Mapping[str, list[Record]]
 """The runs of every scenario, by its name."""
 
@@ -100,7 +101,7 @@ def _memory(figures: Figures) -> Finding | None:
 
 def _resume(name: str, must: float, aim: float) -> Callable[[Figures], Finding | None]:
     def find(figures: Figures) -> Finding | None:
-        runs = by(figures["resume"], name)
+        runs = [run for run in by(figures["resume"], name) if run["rows"] >= FULL_SIZE]
         value = middle(runs, "wall_s")
         if value is None:
             return None
