@@ -90,7 +90,7 @@ def ask(folder: Path, url: str, rows: int = 1, **settings: Any) -> tuple[batch.S
 def test_a_hostile_answer_ends_as_the_right_row(
     server: Hostile, folder: Path, behaviour: str, kind: str | None, requests: int | None
 ) -> None:
-    slow = {} if behaviour.startswith("slow") else {"timeout": 30.0}
+    slow: dict[str, Any] = {} if behaviour.startswith("slow") else {"timeout": 30.0}
     summary, (row,) = ask(folder, server.url(behaviour), **slow)
     assert row["error_kind"] == kind or (kind is None and row["error_kind"] in ("bad_body", "transient"))
     assert row["id"] == "000"
