@@ -30,7 +30,7 @@ CODES = {state: code for code, state in enumerate(STATES)}
 LONGEST = 256 << 20
 """Bytes a line may have; anything longer is damage."""
 SEAL = len(b',"crc":"xxxxxxxx"}\n')
-HEADER = re.compile(rb'\{"journal":(\d{1,9}),(?:"id":"([0-9a-f]{32})")?')
+HEADER = re.compile(rb'\{"journal":(\d{1,9})(?:,"id":"([0-9a-f]{32})")?[,}]')
 ROW = re.compile(rb'\{"k":"([0-9a-f]{32})","n":(\d{1,18}),"ok":(?:1|0,"kind":"([a-z_]+)"),')
 _REST = re.compile(rb'"at":([0-9.]+),"tries":\[(.*?)\],"status":(\d+|null),"(?:body|message)":')
 _TRY = re.compile(rb'\[(\d+|null),([0-9.]+),"([a-z_]*)",([01])\]')

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .frames import STATES
-from .table import PART, Names, Table, as_names
+from .table import PART, Column, Names, Table, as_names
 
 Handles = npt.NDArray[np.int64]
 """Where lines start in the journal, times 16, plus the position in `STATES`; -1 for a row nothing is known of."""
 RECENT = 1 << 15
 UNKNOWN = -1
+HANDLE, COUNT = 2, 3
+"""Where a part of the index has its two columns."""
 
 
 def handle(offset: int, code: int) -> int:
@@ -34,6 +36,7 @@ class Index:
     Attributes:
         table: The sorted rows; their one column is the handle, a second one counts them in a `Pass`.
         doubles: Answers that do not count because their row had been answered before; up to date after `settle`.
+        reading: The pass under way, which keeps its counts beside the rows.
     """
 
     def __init__(self, *, recent: int = RECENT, part: int = PART) -> None:
@@ -42,6 +45,7 @@ class Index:
         self.part = part
         self.lock = threading.RLock()
         self._recent: dict[bytes, int] = {}
+        self.reading: Pass | None = None
         self.doubles = 0
 
     def __len__(self) -> int:
@@ -65,10 +69,11 @@ class Index:
             absent = np.ones(len(names), bool)
             for part, rows, at in self.table.seek(names):
                 absent[rows] = False
-                failed = part[2][at] & 15 != 0
-                part[2][at[failed]] = places[rows[failed]]
+                failed = part[HANDLE][at] & 15 != 0
+                part[HANDLE][at[failed]] = places[rows[failed]]
                 self.doubles += int((~failed & (places[rows] & 15 == 0)).sum())
-            self.table.insert(names[absent], places[absent])
+            new = names[absent]
+            self.table.insert(new, places[absent], *([self.reading.hand_over(new)] if self.reading else []))
 
     def _first(self, names: Names, places: Handles) -> tuple[Names, Handles]:
         """The same rows with each name once; only names whose first halves are equal are looked at singly."""
@@ -102,7 +107,7 @@ class Index:
         found = np.full(len(names), UNKNOWN, np.int64)
         with self.lock:
             for part, rows, at in self.table.seek(names):
-                found[rows] = part[2][at]
+                found[rows] = part[HANDLE][at]
             if self._recent:
                 content = names.tobytes()
                 for row in np.flatnonzero((found == UNKNOWN) | (found & 15 != 0)).tolist():
@@ -115,31 +120,35 @@ class Index:
         """How many rows are in each state, states without rows left out."""
         with self.lock:
             self.settle()
-            counts = sum((np.bincount(part[2] & 15, minlength=16) for part in self.table.parts), np.zeros(16, np.intp))
+            counts = sum((np.bincount(part[HANDLE] & 15, minlength=16) for part in self.table.parts), np.zeros(16, np.intp))
         return {state: int(count) for state, count in zip(STATES, counts, strict=False) if count}
 
 
 class Pass:
     """One reading of the input: how often each key was seen so far.
 
-    Keys that the index knew when the pass began are counted in a column beside their rows (4 bytes each), others in a table of
-    their own (20 bytes each).
+    The count of a key that the index knows stands in a column beside its row (4 bytes); that of any other in a table of its own
+    (20 bytes), until its row comes into the index.
     """
 
     def __init__(self, index: Index) -> None:
         self.index = index
         self._seen = Table("<u4", part=index.part)
         self._recent: dict[bytes, int] = {}
-        self._counted = False
         with index.lock:
+            index.reading = None
             index.settle()
-            if len(index.table.kinds) > 3:
-                for part in index.table.parts:
-                    part[3][:] = 0
-                self._counted = True
-            elif len(index.table):
-                index.table.widen("<u4")
-                self._counted = True
+            index.table.clear(COUNT, "<u4")
+            index.reading = self
+
+    def hand_over(self, names: Names) -> Column:
+        """The counts of keys that come into the index now and are counted there from here on."""
+        counts = self._seen.remove(names)
+        if self._recent:
+            content = names.tobytes()
+            for row in range(len(names)):
+                counts[row] += self._recent.pop(content[16 * row : 16 * row + 16], 0)
+        return counts
 
     def occurrences(self, keys: Sequence[bytes] | npt.NDArray[np.uint8]) -> list[int]:
         """How often each key was seen before, in this pass and, in order, within `keys`."""
@@ -163,28 +172,19 @@ class Pass:
         more = np.fromiter(counts.values(), np.uint32, len(counts))
         earlier = np.zeros(len(keys), np.int64)
         homeless = np.ones(len(keys), bool)
-        for part, rows, at in self._seen.seek(names):
-            earlier[rows] = part[2][at]
-            part[2][at] += more[rows]
-            homeless[rows] = False
-        # What was seen before it came into the index goes on being counted here, so this is asked first.
-        if self._recent:
+        with self.index.lock:
+            for table, column in ((self.index.table, COUNT), (self._seen, 2)):
+                left = np.flatnonzero(homeless)
+                for part, rows, at in table.seek(names[left]):
+                    found = left[rows]
+                    earlier[found] = part[column][at]
+                    part[column][at] += more[found]
+                    homeless[found] = False
             for row in np.flatnonzero(homeless).tolist():
-                count = self._recent.get(keys[row])
-                if count is not None:
-                    earlier[row] = count
-                    self._recent[keys[row]] = count + counts[keys[row]]
-                    homeless[row] = False
-        if self._counted:
-            left = np.flatnonzero(homeless)
-            with self.index.lock:
-                for part, rows, at in self.index.table.seek(names[left]):
-                    earlier[left[rows]] = part[3][at]
-                    part[3][at] += more[left[rows]]
-                    homeless[left[rows]] = False
-        for row in np.flatnonzero(homeless).tolist():
-            self._recent[keys[row]] = counts[keys[row]]
-        if len(self._recent) >= self.index.recent:
-            recent, self._recent = self._recent, {}
-            self._seen.insert(as_names(list(recent)), np.fromiter(recent.values(), np.uint32, len(recent)))
+                count = self._recent.get(keys[row], 0)
+                earlier[row] = count
+                self._recent[keys[row]] = count + counts[keys[row]]
+            if len(self._recent) >= self.index.recent:
+                recent, self._recent = self._recent, {}
+                self._seen.insert(as_names(list(recent)), np.fromiter(recent.values(), np.uint32, len(recent)))
         return {keys[row]: int(earlier[row]) for row in np.flatnonzero(earlier).tolist()}

@@ -18,7 +18,7 @@ from .index import Handles, Index, handle
 from .table import Names, Places, as_names
 
 BLOCK = 4 << 20
-GATHERED = 1 << 18
+GATHERED = 1 << 19
 """Rows sorted into the index at a time."""
 _OPENING = b'{"journal":%d,"id":"' % VERSION
 _HEAD = np.dtype([("open", "S6"), ("key", "S32"), ("close", "S16")])
@@ -71,7 +71,7 @@ def identity(descriptor: int, path: Path, size: int) -> tuple[bytes | None, int]
         raise JobError(f"{path}: {text}")
     if line and match and match[2] and sound(line):
         return unhexlify(match[2]), len(line)
-    if not line and size < 4096 and _OPENING.startswith(content.rstrip(b"\0")[: len(_OPENING)]):
+    if not line and _OPENING.startswith(content.rstrip(b"\0")[: len(_OPENING)]) and _blank(descriptor, 4096, size):
         return None, 0
     if match or b'\n{"' in content:
         following = content[len(line) :]
@@ -80,6 +80,11 @@ def identity(descriptor: int, path: Path, size: int) -> tuple[bytes | None, int]
         if match or any(pattern.match(following) for pattern in (ROW, NOTE)):
             raise JournalDamaged(f"{path}: damaged at byte 0, its first line (`ails-batch repair` says what it can save)")
     raise ForeignFile(f"{path}: is not a journal of ails-batch (name another with --journal, or move that file away)")
+
+
+def _blank(descriptor: int, start: int, end: int) -> bool:
+    """Whether only zeros stand there, as a power cut can leave them."""
+    return not any(os.pread(descriptor, min(BLOCK, end - at), at).strip(b"\0") for at in range(start, end, BLOCK))
 
 
 class Replay:

@@ -43,11 +43,11 @@ class Table:
     def __len__(self) -> int:
         return sum(len(part[0]) for part in self.parts)
 
-    def widen(self, kind: str) -> None:
-        """One more column, all zeros."""
-        self.kinds.append(kind)
+    def clear(self, number: int, kind: str) -> None:
+        """Make the column with this number all zeros; it must be the last or the next."""
+        self.kinds[number:] = [kind]
         for part in self.parts:
-            part.append(np.zeros(len(part[0]), kind))
+            part[number:] = [np.zeros(len(part[0]), kind)]
 
     def seek(self, names: Names) -> Iterator[tuple[list[Column], Places, Places]]:
         """Where names stand.
@@ -59,6 +59,16 @@ class Table:
             at, hit = _stand(part, names[rows])
             if hit.any():
                 yield part, rows[hit], at[hit]
+
+    def remove(self, names: Names) -> Column:
+        """Take names out; what their first column held, 0 where one was not in the table."""
+        values = np.zeros(len(names), self.kinds[2])
+        for part, rows, at in self.seek(names):
+            values[rows] = part[2][at]
+            stay = np.ones(len(part[0]), bool)
+            stay[at] = False
+            part[:] = [column[stay] for column in part]
+        return values
 
     def insert(self, names: Names, *columns: Column) -> None:
         """Take in names that are distinct and not in the table yet; columns not given become zeros."""

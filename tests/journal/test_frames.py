@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch.journal import frames
@@ -36,6 +36,7 @@ outcomes = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(outcomes)
 def test_a_line_gives_back_what_was_written(outcome: Outcome) -> None:
     found = frames.parse(frames.row(outcome))
@@ -53,6 +54,7 @@ def test_a_line_gives_back_what_was_written(outcome: Outcome) -> None:
         assert (found.body, found.failure) == (b"", outcome.result)
 
 
+@settings(deadline=None)
 @given(outcomes)
 def test_a_line_is_one_line_of_json_whose_first_member_tells_what_it_is(outcome: Outcome) -> None:
     line = frames.row(outcome)
@@ -63,6 +65,7 @@ def test_a_line_is_one_line_of_json_whose_first_member_tells_what_it_is(outcome:
     assert list(members)[-1] == "crc"
 
 
+@settings(deadline=None)
 @given(outcomes, st.integers(0, 10_000), st.integers(1, 255))
 def test_one_changed_byte_is_noticed(outcome: Outcome, place: int, change: int) -> None:
     line = bytearray(frames.row(outcome))

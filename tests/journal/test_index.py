@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch.journal import checkpoint, frames
@@ -37,6 +37,7 @@ def model(lines: list[tuple[bytes, int]]) -> tuple[dict[bytes, int], int]:
     return known, doubles
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(names, codes), max_size=12), max_size=12), st.lists(names, max_size=5))
 def test_the_first_answer_wins_and_an_answer_beats_a_failure(
     batches: list[list[tuple[bytes, int]]], others: list[bytes]
@@ -62,6 +63,7 @@ def test_the_first_answer_wins_and_an_answer_beats_a_failure(
     assert index.tally() == {frames.STATES[code]: number for code, number in Counter(h & 15 for h in known.values()).items()}
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(names, max_size=9), max_size=12), st.lists(names), st.lists(names))
 def test_occurrences_count_like_a_counter(batches: list[list[bytes]], before: list[bytes], under_way: list[bytes]) -> None:
     index = Index(**small)
@@ -113,6 +115,7 @@ def test_a_table_takes_24_bytes_a_row() -> None:
     assert sum(column.nbytes for part in table.parts for column in part) == 24 * len(table)
 
 
+@settings(deadline=None)
 @given(
     lines=st.lists(st.tuples(names, codes), max_size=30), runs=st.lists(st.integers(0, 2**40), max_size=3), flip=st.integers(0)
 )
