@@ -50,11 +50,15 @@ class Ledger:
         except OSError as error:
             words = (error.strerror or str(error)).lower()
             raise JobError(f"{path} cannot be opened: {words} (name it with --journal)") from None
-        self._refuse_a_running_one()
         self.run: dict[str, Any] = {}
-        self._lines = self._read()
-        if not self.run:
-            raise JobError(f"{path} holds no run; ails-batch run begins one")
+        try:
+            self._refuse_a_running_one()
+            self._lines = self._read()
+            if not self.run:
+                raise JobError(f"{path} holds no run; ails-batch run begins one")
+        except BaseException:
+            self.close()
+            raise
         self.rows = len(self._lines)
         self._seen = np.zeros(len(self._lines) + 1, np.uint32)
 
