@@ -85,9 +85,7 @@ def unzstd(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
                 try:
                     text = frame.decompress(data)
                 except zstandard.ZstdError as error:
-                    raise InputError(
-                        f"{name} is no sound zstd file: {str(error).removeprefix('zstd decompress error: ')}"
-                    ) from None
+                    raise InputError(f"{name} is no sound zstd file: {str(error).rpartition(': ')[2]}") from None
                 data = frame.unused_data if frame.eof else b""
                 if frame.eof:
                     frame = None

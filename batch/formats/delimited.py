@@ -10,8 +10,9 @@ import csv
 import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import InputError, JobError
 from .compression import Writable
@@ -33,7 +34,8 @@ class _Lines:
     def __init__(self, text: Text) -> None:
         self._characters = text.characters()
         self._name = text.name
-        self._kept: deque[tuple[int, list[str], int]] = deque()
+        self._kept: deque[tuple[int, int, str]] = deque()
+        self._latest: list[str] = []
         self.end = 0
         self.torn = False
 
@@ -55,9 +57,10 @@ class _Lines:
             yield self._keep(last)
 
     def _keep(self, text: str) -> list[str]:
-        lines = list(io.StringIO(text, newline=""))
-        self._kept.append((self.end, lines, len(text)))
-        if sum(weight for _, _, weight in self._kept) > 2 * CAP:
+        lines = _split(text)
+        self._kept.append((self.end, len(lines), text))
+        self._latest = lines
+        if sum(len(kept) for _, _, kept in self._kept) > 2 * CAP:
             raise _RowTooLong
         self.end += len(lines)
         return lines
@@ -65,13 +68,22 @@ class _Lines:
     def drop(self, line: int) -> int:
         """Forget the lines up to number `line`, where they fill blocks; returns how many characters that were."""
         dropped = 0
-        while self._kept and self._kept[0][0] + len(self._kept[0][1]) <= line:
-            dropped += self._kept.popleft()[2]
+        while self._kept and self._kept[0][0] + self._kept[0][1] <= line:
+            dropped += len(self._kept.popleft()[2])
         return dropped
 
     def between(self, start: int, end: int) -> list[str]:
         """The lines after number `start` up to number `end`."""
-        return [line for first, lines, _ in self._kept for line in lines[max(0, start - first) : max(0, end - first)]]
+        found: list[str] = []
+        for first, count, text in self._kept:
+            if first < end and first + count > start:
+                lines = self._latest if first + count == self.end else _split(text)
+                found += lines[max(0, start - first) : end - first]
+        return found
+
+
+def _split(text: str) -> list[str]:
+    return list(io.StringIO(text, newline=""))
 
 
 def _joined(lines: list[str]) -> str:
@@ -268,7 +280,9 @@ class Writer:
         self._names = list(layout.names)
         self._guard = layout.guard
         self._delimiter = delimiter
-        self._write([[*self._columns, *self._names]])
+        header = [*self._columns, *self._names]
+        # A reader would drop a byte order mark that is the first name's own.
+        self._write([header], quoted="".join(header).startswith("\ufeff"))
 
     def write(self, chunk: Chunk, positions: Sequence[int], members: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows at `positions`, each with its generated members."""
@@ -294,19 +308,18 @@ class Writer:
             rows.append(cells)
         self._write(rows)
 
-    def _write(self, rows: list[list[str]]) -> None:
-        text = self._text(rows, csv.QUOTE_MINIMAL)
-        if "\r" in text or text.startswith("\ufeff"):
-            # csv quotes for its own line end only, and a reader would drop a byte order mark that begins the first name.
-            marked = [row[0].startswith("\ufeff") or any("\r" in cell for cell in row) for row in rows]
-            text = "".join(
-                self._text([row], csv.QUOTE_ALL if mark else csv.QUOTE_MINIMAL) for row, mark in zip(rows, marked, strict=True)
-            )
+    def _write(self, rows: list[list[str]], *, quoted: bool = False) -> None:
+        text = self._text(rows, quoted)
+        if "\r" in text and not quoted:
+            # csv quotes cells that hold its own line end, not those that hold another one.
+            text = "".join(self._text([row], any("\r" in cell for cell in row)) for row in rows)
         self._out.write(text.encode("utf-8", "backslashreplace"))
 
-    def _text(self, rows: list[list[str]], quoting: Literal[0, 1]) -> str:
+    def _text(self, rows: list[list[str]], quoted: bool) -> str:
         text = io.StringIO(newline="")
-        csv.writer(text, delimiter=self._delimiter, lineterminator="\n", quoting=quoting).writerows(rows)
+        make = partial(csv.writer, text, delimiter=self._delimiter, lineterminator="\n")
+        writer = make(quoting=csv.QUOTE_ALL) if quoted else make()
+        writer.writerows(rows)
         return text.getvalue()
 
     def finish(self) -> None:

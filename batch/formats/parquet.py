@@ -183,7 +183,7 @@ class Writer:
             taken = chunk.raw if len(positions) == len(chunk) else chunk.raw.take(arrow.array(positions, arrow.int64()))
             arrays = list(taken.columns)
         else:
-            columns = chunk.frame.to_dict("list")
+            columns = dict(zip(chunk.columns, chunk.frame.to_numpy(dtype=object).T.tolist(), strict=True))
             nothing = [None] * len(chunk)
             arrays = []
             for place, name in enumerate(self._columns):

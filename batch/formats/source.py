@@ -93,7 +93,10 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """After a whole pass, the hex digest of the bytes it read (of several files: of their digests); "" before."""
+        """After a whole pass, the hex digest of the bytes it read (of several files: of their digests); "" before.
+
+        A file of less than a MiB is read whole when it is opened.
+        """
         digests = [part.snapshot.sha256 for part in self._parts]
         if "" in digests:
             return ""
