@@ -49,6 +49,11 @@ _REASONS = {
 }
 
 
+def refused(refusal: RefusalError) -> Response:
+    """A refusal as a response."""
+    return Response(refusal.body, refusal.status, refusal.headers, _JSON)
+
+
 @dataclass(frozen=True, slots=True)
 class _Doorway:
     """Around every request: `Date` from the gateway's clock, a known `Host`, headers of a bounded size."""
@@ -68,7 +73,7 @@ class _Doorway:
             await send(message)
 
         refusal = self._refusal(scope)
-        await (refusal.response() if refusal else self.app)(scope, receive, dated)
+        await (refused(refusal) if refusal else self.app)(scope, receive, dated)
 
     def _refusal(self, scope: Scope) -> RefusalError | None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -133,7 +138,7 @@ class _Endpoint:
 
             return Response(await self._once(request, client, asked, ask), media_type=_JSON)
         except RefusalError as refusal:
-            return refusal.response()
+            return refused(refusal)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
 
@@ -229,14 +234,14 @@ async def _failed(request: Request, error: Exception) -> Response:
     """The last resort: the place on this side, nothing of it to the client."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     sys.stderr.write(f"gateway: a bug, please report it: {type(error).__name__} at {frame.filename}:{frame.lineno}\n")
-    return RefusalError(500, "internal", "this gateway failed").response()
+    return refused(RefusalError(500, "internal", "this gateway failed"))
 
 
 async def _not_here(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     headers = error.headers if isinstance(error, HTTPException) else None
     words = "no such method here" if status == 405 else "nothing is served here; POST /v1/chat/completions, GET /healthz"
-    return RefusalError(status, "path", words, headers=headers, close=True).response()
+    return refused(RefusalError(status, "path", words, headers=headers, close=True))
 
 
 def make_app(
@@ -248,12 +253,11 @@ def make_app(
     hosts: Collection[str] = LOOPBACK,
     require_bound: bool = False,
     openai: bool = False,
+    started: float | None = None,
     clock: Clock = SYSTEM,
     replay_capacity: int = 500_000,
 ) -> Starlette:
     """The gateway as an ASGI application.
-
-    Requests stamped before this call are refused, so it comes after the port is bound or before; never reuse an application.
 
     Args:
         secrets: Signing secrets in force; more than one while they are rotated.
@@ -263,6 +267,8 @@ def make_app(
         hosts: Names allowed in `Host`, lower case, without port.
         require_bound: Refuse requests without `x-batch-signature`.
         openai: Also serve `/openai/v1/chat/completions`, where the key alone suffices.
+        started: Seconds since the epoch; what was stamped earlier is refused, since an earlier gateway may have answered it. Not
+            after the port was opened; now, when not given.
         clock: The gateway's clock, for the time window and the `Date` header.
         replay_capacity: How many signatures are remembered.
     """
@@ -272,7 +278,7 @@ def make_app(
         model=model,
         models=tuple(models),
         require_bound=require_bound,
-        replays=Replays(int(clock.time() * 1000), replay_capacity),
+        replays=Replays(int((clock.time() if started is None else started) * 1000), replay_capacity),
         stored=Stored(clock),
         clock=clock,
     )

@@ -141,6 +141,8 @@ class Local:
 
     async def _pieces(self, process: Process, asked: Mapping[str, Any]) -> AsyncGenerator[str | Completion]:
         assert process.stdin
+        if process.stdin.is_closing():
+            raise EOFError
         process.stdin.write(json.dumps(asked).encode() + b"\n")
         await process.stdin.drain()
         texts: list[str] = []
@@ -162,7 +164,7 @@ class Local:
                 yield Completion("".join(texts), said["finish"], said["prompt"], said["answer"])
                 return
         finally:
-            if not done:
+            if not done and not process.stdin.is_closing():
                 process.stdin.write(b'{"cancel": %d}\n' % asked["id"])
 
     async def _living(self) -> Process:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from starlette.responses import Response
-
 from .. import exact
 
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
@@ -39,7 +37,3 @@ class RefusalError(Exception):
         """The error object as JSON."""
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return exact.dumps({"error": {"message": str(self), "type": kind, "param": None, "code": self.code}})
-
-    def response(self) -> Response:
-        """The refusal as a response."""
-        return Response(self.body, self.status, self.headers, "application/json")

@@ -6,25 +6,21 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-import uvicorn
 import uvloop
-from starlette.applications import Starlette
 
+from ..clock import SYSTEM
 from ..errors import JobError
-from .app import LOOPBACK, make_app
-from .connection import Connection
 from .echo import Echo
+from .local import start
 from .model import Model
 
 Choice = Literal["auto", "echo", "local"]
 
 BACKLOG = 1024
-KEEP_ALIVE = 75
-GRACE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +48,6 @@ class Settings:
     openai: bool = False
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to whoever runs this server."""
-        yield
-
-
 async def choose(choice: Choice) -> tuple[Model, str]:
     """The model that answers, ready, and why it is not the real one ("" where it is, or where the echo was asked for).
 
@@ -68,8 +57,6 @@ async def choose(choice: Choice) -> tuple[Model, str]:
     if choice == "echo":
         return Echo(), ""
     try:
-        from .local import start
-
         return await start(), ""
     except JobError as error:
         if choice == "local":
@@ -105,27 +92,6 @@ def in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def server_of(app: Starlette) -> uvicorn.Server:
-    """Uvicorn around an application: `Connection`s, no logs, signals left to the caller."""
-    return _Server(
-        uvicorn.Config(
-            app,
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            date_header=False,
-            server_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=GRACE,  # type: ignore[arg-type]
-        )
-    )
-
-
 async def serve(settings: Settings, ready: Callable[[int, Model, str], None], stop: Awaitable[object]) -> None:
     """Serve until `stop` is done.
 
@@ -137,9 +103,16 @@ async def serve(settings: Settings, ready: Callable[[int, Model, str], None], st
     Raises:
         JobError: It could not begin.
     """
+    started = SYSTEM.time()
     listening = listen(settings.host, settings.port)
     try:
-        model, why = await choose(settings.model)
+        choosing = asyncio.create_task(choose(settings.model))
+        await asyncio.sleep(0)
+        # The model's process has started by now; it loads while this one imports the rest, a quarter of a second.
+        from .app import LOOPBACK, make_app
+        from .server import server_of
+
+        model, why = await choosing
     except BaseException:
         listening.close()
         raise
@@ -152,6 +125,7 @@ async def serve(settings: Settings, ready: Callable[[int, Model, str], None], st
             hosts=[*LOOPBACK, *(in_url(host).lower() for host in (settings.host, *settings.hosts))],
             require_bound=settings.require_bound,
             openai=settings.openai,
+            started=started,
         )
         server = server_of(app)
         serving = asyncio.create_task(server.serve(sockets=[listening]))

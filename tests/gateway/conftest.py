@@ -19,7 +19,8 @@ from batch.clock import SYSTEM, Clock
 from batch.gateway.app import make_app
 from batch.gateway.echo import Echo
 from batch.gateway.embedded import Embedded
-from batch.gateway.serve import listen, server_of
+from batch.gateway.serve import listen
+from batch.gateway.server import server_of
 from batch.signature import Credentials, Signature, Stamps
 
 CREDENTIALS = Credentials(api_key="the-api-key", secret="a secret of more than thirty-two bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from batch.errors import JobError
 from batch.gateway import local
 from batch.gateway.embedded import Embedded
 from batch.gateway.llama import checked
+from batch.gateway.refusal import RefusalError
 
 from .conftest import Caller, code, until
 from .test_embedded import alive
@@ -155,6 +157,25 @@ def test_killed_twice_without_an_answer_it_is_503_and_no_echo_takes_its_place() 
         assert "2 times in a row" in response.json()["error"]["message"]
         about = caller.health()
         assert (about["status"], about["model"]) == ("unavailable", "smollm2-135m-instruct-q4_1")
+
+
+def test_one_that_hangs_is_ended_and_started_again(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    async def trip() -> str:
+        model = await local.start()
+        try:
+            assert model.pid
+            os.kill(model.pid, signal.SIGSTOP)
+            monkeypatch.setattr(local, "SILENT_SECONDS", 0.2)
+            with pytest.raises(RefusalError) as refused:
+                await model.complete([{"role": "user", "content": QUESTION}], {})
+            assert refused.value.status == 502
+            monkeypatch.undo()
+            return (await model.complete([{"role": "user", "content": QUESTION}], {"temperature": 0})).text
+        finally:
+            await model.close()
+
+    assert "Paris" in asyncio.run(trip())
+    assert "signal 9" in capfd.readouterr().err
 
 
 def test_it_ends_with_its_gateway_however_that_ends() -> None:
