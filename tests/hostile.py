@@ -7,6 +7,7 @@ import email.utils
 import gzip
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -14,12 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from batch.signature import SignatureError, content_of, verify, verify_bound
 
 KEY = "test-key"
 SECRET = "a-secret-for-tests-of-32-bytes-or-more"
+TLS = Path(__file__).parent / "data/tls"
 
 
 @dataclass(frozen=True)
@@ -92,24 +95,29 @@ class Hostile:
         seen: All of them, in order.
         connections: How many connections were accepted.
         offset: Seconds that the server's clock is ahead, for `signed`.
+        tls: Which of the certificates in `data/tls` it shows; "" for plain HTTP.
     """
 
     requests: Counter[str] = field(default_factory=Counter)
     seen: list[Received] = field(default_factory=list)
     connections: int = 0
     offset: float = 0.0
+    tls: str = ""
     stamps: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._open: set[socket.socket] = set()
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if self.tls else None
+        if self._context:
+            self._context.load_cert_chain(TLS / f"{self.tls}.pem")
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
 
     def url(self, behaviour: str) -> str:
         """The base URL under which every request meets this behaviour."""
-        return f"http://127.0.0.1:{self.port}/{behaviour}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/{behaviour}"
 
     def __enter__(self) -> Hostile:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -141,6 +149,9 @@ class Hostile:
     def _serve(self, connection: socket.socket, number: int) -> None:
         self._open.add(connection)
         try:
+            if self._context:
+                connection = self._context.wrap_socket(connection, server_side=True)
+                self._open.add(connection)
             with connection, connection.makefile("rb") as reader:
                 for received in self._read(connection, reader, number):
                     if not BEHAVIOURS[received.behaviour](self, connection, received):
@@ -148,6 +159,7 @@ class Hostile:
         except (OSError, ValueError):
             pass  # the client went away, or the behaviour closed the socket
         finally:
+            connection.close()
             self._open.discard(connection)
 
     def _read(self, connection: socket.socket, reader: Any, ordinal: int) -> Iterator[Received]:

@@ -35,7 +35,7 @@ from batch.errors import (
 from batch.records import Prompt
 from batch.signature import Credentials
 from batch.wires import WIRES
-from tests.hostile import KEY, SECRET, Hostile
+from tests.hostile import KEY, SECRET, TLS, Hostile
 
 CONTENT = "What is two and two, canary?"
 
@@ -386,6 +386,60 @@ def test_plain_http_on_a_tls_port_ends_at_once(server: Hostile) -> None:
     with pytest.raises(Denied, match="plain HTTP") as caught:
         client(server.url("garbage").replace("http:", "https:")).call(prompt())
     assert caught.value.at_once
+
+
+def test_a_server_with_a_known_certificate_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS / "authority.pem"))
+    with Hostile(tls="good") as server:
+        asked = client(server.url("signed"))
+        assert [asked.call(prompt()).answer.text for _ in range(3)] == ["four"] * 3
+        assert server.connections == 1
+        for behaviour, kind in (("half", Dropped), ("half_without_length", BadBody), ("resets", Dropped), ("idle_drop", None)):
+            asked = client(server.url(behaviour))
+            if kind is None:
+                assert [asked.call(prompt()).answer.text for _ in range(3)] == ["four"] * 3
+                continue
+            with pytest.raises(kind):
+                asked.call(prompt())
+        for behaviour in ("silent", "slow_head", "slow_body"):
+            with pytest.raises(TimedOut):
+                client(server.url(behaviour), timeout=0.5).call(prompt())
+
+
+@pytest.mark.parametrize(
+    ("certificate", "bundle", "words"),
+    [
+        ("good", "", "self.signed|unable to get"),
+        ("expired", "authority.pem", "expired"),
+        ("other_name", "authority.pem", "mismatch"),
+    ],
+)
+def test_a_bad_certificate_ends_at_once(monkeypatch: pytest.MonkeyPatch, certificate: str, bundle: str, words: str) -> None:
+    if bundle:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS / bundle))
+    with Hostile(tls=certificate) as server:
+        with pytest.raises(Denied, match=words) as caught:
+            client(server.url("good")).call(prompt())
+        assert caught.value.at_once and not server.requests
+
+
+def test_a_handshake_that_ends_early_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            connection, _ = listener.accept()
+            connection.recv(100)
+            connection.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        with pytest.raises(Unreachable):
+            client(f"https://127.0.0.1:{listener.getsockname()[1]}").call(prompt())
+
+
+def test_a_handshake_that_never_ends_has_a_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(CallError) as caught:
+        client(f"https://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5).call(prompt())
+    assert type(caught.value) in (TimedOut, Unreachable)
 
 
 def test_a_stream_yields_its_pieces(server: Hostile) -> None:

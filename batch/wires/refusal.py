@@ -12,7 +12,6 @@ from ..errors import BadBody, CallError, Denied, Refused, ServerFault, Throttled
 LONGEST_WORDS = 500
 """Characters of a server's text that an error carries."""
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]+")
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -102,5 +101,6 @@ def glimpse(body: bytes) -> str:
 
 def clean(text: str) -> str:
     """A server's text for a person's eyes: one line, nothing a terminal would obey, at most 500 characters."""
-    text = " ".join(_UNPRINTABLE.sub(" ", text[: 8 * LONGEST_WORDS]).split())
+    printable = "".join(letter if letter.isprintable() else " " for letter in text[: 8 * LONGEST_WORDS])
+    text = " ".join(printable.split())
     return text if len(text) <= LONGEST_WORDS else text[: LONGEST_WORDS - 1] + "…"
