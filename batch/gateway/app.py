@@ -267,7 +267,7 @@ def make_app(
         hosts: Names allowed in `Host`, lower case, without port.
         require_bound: Refuse requests without `x-batch-signature`.
         openai: Also serve `/openai/v1/chat/completions`, where the key alone suffices.
-        started: Seconds since the epoch; what was stamped earlier is refused, since an earlier gateway may have answered it. Not
+        started: Seconds since the epoch; what was stamped earlier is refused, an earlier gateway may have answered it. Not
             after the port was opened; now, when not given.
         clock: The gateway's clock, for the time window and the `Date` header.
         replay_capacity: How many signatures are remembered.
