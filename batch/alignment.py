@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import formats
+from .errors import StorageError
 from .export import COLUMNS, RAW, RAW_INPUT, Written, export
 from .job import Job, digest
 from .journal import Journal
@@ -58,6 +59,7 @@ class Alignment:
         )
         self.spool = Spool(journal.folder)
         self.reading = Reading(job, self.source, prompts, journal, self.spool, tally)
+        self._there = _state(job.output)
         self._asked = digest([job.asked(), asked])
         self._shape = digest([job.output, job.output_format, job.prefix, job.keep_raw, job.csv_guard, job.errors])
 
@@ -86,6 +88,10 @@ class Alignment:
             StorageError: The output cannot be written; the old one stays.
         """
         job = self._job
+        if _state(job.output) not in (None, self._there):
+            raise StorageError(
+                f"{job.output} was replaced while the run went on; move it away, then: ails-batch export {job.output}"
+            )
         names = dict(COLUMNS)
         if job.keep_raw:
             names[RAW] = str
@@ -110,6 +116,11 @@ class Alignment:
         }
         self.spool.describe(about)
         return written
+
+    def let_go_of_stdin(self) -> None:
+        """Every row is answered, so the copy of standard input is not needed any more."""
+        if self._job.input == "-":
+            (self._journal.folder / "stdin").unlink(missing_ok=True)
 
 
 def _state(output: str) -> list[int] | None:

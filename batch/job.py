@@ -106,6 +106,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         rpm, tpm: Requests and tokens a minute.
         timeout: Seconds for one whole attempt.
         max_outage, deadline: Seconds.
+        quota: A name or path; all jobs of this machine that say the same one share its rate.
+        log_file, metrics_file, ping: Whom to tell how it goes: JSON lines, a file for node exporter, a healthchecks URL.
     """
 
     input: str | list[str] = ""
@@ -155,6 +157,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     fresh: bool = False
     wait: bool = False
 
+    quota: str = ""
+    log_file: str = ""
+    metrics_file: str = ""
+    ping: str = ""
+
     def __post_init__(self) -> None:
         """Check what fields say together."""
         for name in ("timeout", "max_outage", "deadline"):
@@ -169,6 +176,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise JobError("the parameter n asks for several answers to one row; leave it out")
         if self.max_cost is not None and self.price is None:
             raise JobError("max_cost needs to know the price: set price (US dollars a million prompt and completion tokens)")
+        if self.quota and self.rpm is None and self.tpm is None:
+            raise JobError("quota shares a rate among jobs: say how much with rpm or tpm")
+        if PLACEHOLDER.search(self.output) and not self.journal:
+            raise JobError(f"the output {self.output} is another file each time, so its journal needs a name: set journal")
         for name in ("halt", "tolerate"):
             if getattr(self, name):
                 share(getattr(self, name), name)
@@ -231,8 +242,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise JobError(f"{self.template_file}: cannot be read as a template: {_words(error)}") from None
 
     def shown(self) -> dict[str, Any]:
-        """The job as plain data for the journal's header; it never held a secret."""
+        """The job as plain data for the journal's header: no secret is in it, nor `ping`, which lets who knows it speak for the job."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
+        del plain["ping"]
         return plain
 
 
@@ -315,6 +327,8 @@ def load(path: str | Path, **overrides: Any) -> Job:
     for name in PATHS:
         if name in settings:
             settings[name] = _beside(path.parent, settings[name])
+    if "/" in str(settings.get("quota", "")):
+        settings["quota"] = str((path.parent / settings["quota"]).absolute())  # still with a slash, which tells it from a name
     return job(settings | overrides, where=str(path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import tempfile
 import threading
@@ -29,9 +30,11 @@ from .journal import Journal
 from .journal.repair import RepairReport, compact
 from .judge import Judge, Stop
 from .pace import Pace, Stopped
+from .quota import Quota, place
 from .records import KEY_BYTES, Outcome, Prompt
 from .spool import RECORD
 from .tally import Snapshot, Summary, Tally
+from .telling import Telling
 
 DRAIN = 30.0
 """Seconds that requests in flight get to come home once the run is stopping."""
@@ -59,12 +62,14 @@ def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None) -> Su
     Raises:
         BatchError: It could not begin: settings, input, output, journal or lock.
     """
-    with ExitStack() as stack:
-        trip = Trip(job, stop or Stop(), watch or (lambda snapshot: None), stack)
-        if not trip.is_done_already():
-            trip.ask_what_is_missing()
-            trip.write_the_output()
-        return trip.summary()
+    with Telling(job) as telling:
+        with ExitStack() as stack:
+            trip = Trip(job, stop or Stop(), watch or (lambda snapshot: None), telling, stack)
+            if not trip.is_done_already():
+                trip.ask_what_is_missing()
+                trip.write_the_output()
+            summary = trip.summary()
+        return telling.ended(summary)
 
 
 def export_again(output: str, journal: str = "") -> Summary:
@@ -122,14 +127,15 @@ def _again(output: str, journal: str, stack: ExitStack) -> tuple[Job, Alignment,
 class Trip:
     """One run under way."""
 
-    def __init__(self, job: Job, stop: Stop, watch: Watch, stack: ExitStack) -> None:
+    def __init__(self, job: Job, stop: Stop, watch: Watch, telling: Telling, stack: ExitStack) -> None:
         self.begun = monotonic()
         self.job = job = msgspec.structs.replace(job, output=dated(job.output, datetime.now().astimezone()))
         self.stop = stop
         self.watch = watch
+        self.telling = telling
         formats.preflight_output(job.output, inputs(job), format=job.output_format or None)
         connection = connect(job, stack)
-        self.journal = stack.enter_context(Journal.open(_journal(job, stack), fresh=job.fresh, wait=job.wait))
+        self.journal = stack.enter_context(Journal.open(_journal(job), fresh=job.fresh, wait=job.wait))
         self.asked = {
             "template": job.template_text(),
             "protocol": connection.wire.name,
@@ -144,6 +150,7 @@ class Trip:
             burst=job.burst,
             concurrency=None if job.concurrency == "auto" else job.concurrency,
             max_outage=float(job.max_outage),
+            rate=_shared(job, stack),
         )
         self.asking = Asking(
             connection.client,
@@ -197,6 +204,9 @@ class Trip:
             self.written = self.alignment.write()
         except BatchError as error:
             self.stop.error = error
+            return
+        if not self.written.pending:
+            self.alignment.let_go_of_stdin()
 
     def summary(self) -> Summary:
         """How it ended."""
@@ -226,6 +236,9 @@ class Trip:
             self.judge.denied(error)
         except BatchError as error:
             self.stop.because(error)
+        except Exception as error:
+            if not self.home.is_set():  # afterwards the journal is closed, and nobody waits for this row any more
+                self.stop.because(BatchError(f"a bug, please report it: {type(error).__name__}: {error}"))
         self._landed(prompt.index)
 
     def _mark(self, prompt: Prompt) -> None:
@@ -233,6 +246,7 @@ class Trip:
 
     def _durable(self, outcomes: list[Outcome]) -> None:
         self.tally.durable(outcomes)
+        self.telling.durable(outcomes)
         for outcome in outcomes:
             self._landed(outcome.index)
 
@@ -268,11 +282,16 @@ class Trip:
                 self.stop.because(Halted(f"stopped at --deadline {deadline:g} s"))
             if self.stop.event.is_set():
                 self.pace.stop()
-            self.watch(self._snapshot())
+            self._show()
             if now - ticked >= 1.0 and self.journal.failed is None:
                 ticked = now
                 self.journal.tick(asdict(self.pace.state()))
-        self.watch(self._snapshot())
+        self._show()
+
+    def _show(self) -> None:
+        now = self._snapshot()
+        self.telling.watch(now)
+        self.watch(now)
 
     def _snapshot(self) -> Snapshot:
         tally, pace, alignment = self.tally, self.pace.state(), self.alignment
@@ -330,9 +349,15 @@ def _code(job: Job, written: Written) -> int:
     return int(written.failed > (written.rows * limit / 100 if percent else limit))
 
 
-def _journal(job: Job, stack: ExitStack) -> Path:
-    path = job.journal_path
-    if path is None:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ails-batch-"))
-        path = Path(folder) / "stdout.journal"
-    return path
+def _shared(job: Job, stack: ExitStack) -> Quota | None:
+    """The rate that this job has in common with others, where it names one."""
+    if not job.quota:
+        return None
+    quota = Quota(place(job.quota), job.rpm, job.tpm, job.burst)
+    stack.callback(quota.close)
+    return quota
+
+
+def _journal(job: Job) -> Path:
+    """The journal's path; with none named and the output on stdout a temporary one, which stays when rows remain."""
+    return job.journal_path or Path(tempfile.mkdtemp(prefix="ails-batch-"), "stdout.journal")

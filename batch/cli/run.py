@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 import threading
@@ -16,6 +17,10 @@ from . import say
 if TYPE_CHECKING:
     from ..job import Job
     from ..tally import Summary
+
+
+FILES = 4096
+"""Descriptors that a run with a thousand connections may need."""
 
 
 class Number(click.ParamType[Any]):
@@ -87,6 +92,10 @@ def job_options(command: Any) -> Any:
 @click.option("--retry-failed", is_flag=True, default=None, help="Ask refused rows again, too.")
 @click.option("--fresh", is_flag=True, default=None, help="Forget earlier answers (the old journal is moved aside).")
 @click.option("--wait", is_flag=True, default=None, help="Wait for another run of the same output instead of exiting 75.")
+@click.option("--quota", metavar="NAME|PATH", help="Share --rpm and --tpm with all jobs of this machine that name the same.")
+@click.option("--log-file", metavar="PATH", help="JSON lines, without prompts or answers; may be rotated.")
+@click.option("--metrics-file", metavar="X.prom", help="A text file for Prometheus' node exporter.")
+@click.option("--ping", metavar="URL", help="A check to tell: URL/start, then URL/<exit code>, as healthchecks.io has it.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something is wrong.")
 def command(source: str, quiet: bool, **options: Any) -> int:
     r"""Ask every prompt of INPUT and write the answers to OUTPUT, row for row.
@@ -103,7 +112,7 @@ def command(source: str, quiet: bool, **options: Any) -> int:
 
     settings = {name: value for name, value in options.items() if value is not None and value != ()}
     job = the_job(source, settings)
-    threading.stack_size(256 * 1024)
+    _make_room()
     from ..judge import Stop
 
     stop = Stop()
@@ -112,6 +121,14 @@ def command(source: str, quiet: bool, **options: Any) -> int:
         summary = run(job, watch=progress, stop=stop)
     tell(job, summary, quiet=quiet)
     return summary.exit_code
+
+
+def _make_room() -> None:
+    """What only a process of one's own may set: small stacks for many threads, and as many open files as are allowed."""
+    threading.stack_size(256 * 1024)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard) if hard > 0 else FILES, hard))
 
 
 def the_job(source: str, settings: dict[str, Any]) -> Job:
