@@ -69,6 +69,8 @@ def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None) -> Su
                 trip.ask_what_is_missing()
                 trip.write_the_output()
             summary = trip.summary()
+        if job.journal_path is None and not summary.pending:
+            shutil.rmtree(Path(summary.journal).parent, ignore_errors=True)
         return telling.ended(summary)
 
 
