@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -391,8 +392,10 @@ class Journal:
     def _checkpoint(self) -> None:
         assert self._writer is not None
         covered = checkpoint.Covered(self._writer.end, self._notes)
-        checkpoint.save(self.folder / "index", self.id, self._descriptor, covered, self._index)
-        self._behind = 0
+        # A disk too full for it costs the next run some seconds, and this one nothing.
+        with suppress(BatchError):
+            checkpoint.save(self.folder / "index", self.id, self._descriptor, covered, self._index)
+            self._behind = 0
 
     def _let_go(self) -> None:
         if not self._closed:
@@ -403,8 +406,10 @@ class Journal:
 
 
 def _read_only(path: Path) -> int:
+    if path.exists() and not path.is_file():
+        raise JobError(f"{path}: is not a regular file (name a journal with --journal)")
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise JobError(f"{path}: there is no such journal (run the job first, or name it with --journal)") from None
     except OSError as error:

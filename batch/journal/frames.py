@@ -16,12 +16,11 @@ from __future__ import annotations
 import re
 from binascii import hexlify, unhexlify
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 from zlib import crc32
 
 from .. import exact
-from ..records import Answer, Attempt, Failure, Outcome, row_id
+from ..records import Answer, Attempt, Failure, Kind, Outcome, row_id
 
 VERSION = 1
 STATES = ("ok", "input", "refused", "transient", "bad_body", "bad_answer", "too_large", "internal", "pending")
@@ -32,20 +31,19 @@ LONGEST = 256 << 20
 SEAL = len(b',"crc":"xxxxxxxx"}\n')
 HEADER = re.compile(rb'\{"journal":(\d{1,9})(?:,"id":"([0-9a-f]{32})")?[,}]')
 ROW = re.compile(rb'\{"k":"([0-9a-f]{32})","n":(\d{1,18}),"ok":(?:1|0,"kind":"([a-z_]+)"),')
-_REST = re.compile(rb'"at":([0-9.]+),"tries":\[(.*?)\],"status":(\d+|null),"(?:body|message)":')
+_LINE = re.compile(ROW.pattern + rb'"at":([0-9.]+),"tries":\[(.*?)\],"status":(\d+|null),"(?:body|message)":')
 _TRY = re.compile(rb'\[(\d+|null),([0-9.]+),"([a-z_]*)",([01])\]')
 NOTE = re.compile(rb'\{"(run|tick|end)":')
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What the journal holds of one row.
+class Recorded(NamedTuple):
+    """What the journal holds of one row; a tuple, because export makes ten million of them.
 
     Attributes:
         key: The 16-byte digest of what was sent.
         occurrence: How many earlier rows had the same key.
         started: Seconds since the epoch, when the first attempt was about to be sent.
-        attempts: The requests that were sent for it.
+        tries: The attempts as they stand in the line.
         status: The last HTTP status, when there was one.
         body: The server's whole answer; empty when the row failed.
         failure: Why it failed; None when it was answered.
@@ -54,15 +52,23 @@ class Recorded:
     key: bytes
     occurrence: int
     started: float
-    attempts: tuple[Attempt, ...]
+    tries: bytes
     status: int | None
     body: bytes
-    failure: Failure | None = None
+    failure: Failure | None
 
     @property
     def id(self) -> bytes:
         """Key and occurrence as one 16-byte name."""
         return row_id(self.key, self.occurrence)
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The requests that were sent for it."""
+        return tuple(
+            Attempt(_status(status), float(seconds), kind.decode(), charged == b"1")
+            for status, seconds, kind, charged in _TRY.findall(self.tries)
+        )
 
 
 def seal(line: bytes) -> bytes:
@@ -136,20 +142,15 @@ def parse(line: bytes) -> Recorded:
     Raises:
         ValueError: It is torn, damaged or no row's line.
     """
-    match = ROW.match(line)
-    rest = match and _REST.match(line, match.end())
-    if not match or not rest or not sound(line):
+    match = _LINE.match(line)
+    if not match or not sound(line):
         raise ValueError("no whole line of a row")
-    at, tries, status_text = rest.groups()
-    attempts = tuple(
-        Attempt(_status(status), float(seconds), kind.decode(), charged == b"1")
-        for status, seconds, kind, charged in _TRY.findall(tries)
-    )
-    status, body, failure = _status(status_text), line[rest.end() : -SEAL], None
-    if match[3]:
-        failure = Failure(match[3].decode(), exact.loads(body), status)  # type: ignore[arg-type]  # `row` wrote it
-        body = b""
-    return Recorded(unhexlify(match[1]), int(match[2]), float(at), attempts, status, body, failure)
+    key, occurrence, kind, at, tries, text = match.groups()
+    status, rest, failure = _status(text), line[match.end() : -SEAL], None
+    if kind:
+        failure = Failure(cast(Kind, kind.decode()), exact.loads(rest), status)
+        rest = b""
+    return Recorded(unhexlify(key), int(occurrence), float(at), tries, status, rest, failure)
 
 
 def _status(text: bytes) -> int | None:

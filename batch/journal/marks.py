@@ -23,7 +23,7 @@ from typing import Any
 from zlib import crc32
 
 from ..errors import Busy
-from .lock import refusal, storage
+from .lock import refusal, storage, write_all
 
 BLOCK = 65536
 HEAD = 4096
@@ -123,7 +123,8 @@ class Marks:
         start = len(self._maps) * BLOCK
         try:
             # Zeros are written, not left as a hole: on a full disk a hole would end the process with SIGBUS.
-            os.pwrite(self._file, content[start : start + BLOCK].ljust(BLOCK, b"\0"), start)
+            os.lseek(self._file, start, os.SEEK_SET)
+            write_all(self._file, content[start : start + BLOCK].ljust(BLOCK, b"\0"))
             self._maps.append(mmap.mmap(self._file, BLOCK, offset=start))
         except OSError as error:
             raise storage(self.path, error) from error

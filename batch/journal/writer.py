@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import threading
@@ -127,8 +128,10 @@ class Writer:
     def _look(self, end: int) -> None:
         """Whether the file is as long as what was written, and still the one that the path names."""
         found = os.fstat(self._descriptor)
-        if found.st_size != end:
-            text = f"is {found.st_size} bytes long instead of {end}: another program writes to it, or the disk lost a write"
+        if found.st_size < end:
+            raise OSError(errno.EIO, f"{end - found.st_size} bytes that were written are not there")
+        if found.st_size > end:
+            text = f"is {found.st_size} bytes long instead of {end}: another program writes to it"
             raise StorageError(f"{self.path}: {text} (let nothing else touch it, then run the same command again)")
         now = self._clock.monotonic()
         if found.st_nlink and now - self._looked < 1:
