@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.events import TimerHandle
+from email.utils import formatdate
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -11,7 +12,7 @@ from .refusal import RefusalError
 
 HEADER_SECONDS = 10.0
 HEADER_BYTES = 32 << 10
-MAX_CONNECTIONS = 1_000
+MAX_CONNECTIONS = 2_000
 
 
 class Connection(HttpToolsProtocol):
@@ -77,7 +78,8 @@ class Connection(HttpToolsProtocol):
 
     def _turn_away(self, refusal: RefusalError) -> None:
         body = refusal.body
-        lines = [f"HTTP/1.1 {refusal.status} Refused", "content-type: application/json", f"content-length: {len(body)}"]
+        lines = [f"HTTP/1.1 {refusal.status} Refused", f"date: {formatdate(usegmt=True)}"]
+        lines += ["content-type: application/json", f"content-length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in refusal.headers.items()]
         self.transport.write("\r\n".join([*lines, "connection: close", "", ""]).encode("ascii") + body)
         self.transport.close()

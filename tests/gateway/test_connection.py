@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batch.gateway import app as doorway
 from batch.gateway import connection
@@ -151,8 +154,35 @@ def test_requests_in_one_piece_are_answered_in_order(echo: Caller) -> None:
 
 
 def test_every_answer_has_a_date(echo: Caller) -> None:
-    for path in (b"/healthz", b"/nowhere"):
+    for path in (b"/healthz", b"/nowhere", b"/not http"):
         assert b"\r\ndate: " in echo.raw(b"GET " + path + b" HTTP/1.0\r\nhost: localhost\r\n\r\n").lower()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary(max_size=200), st.booleans())
+def test_no_bytes_bring_it_down(echo: Caller, sent: bytes, framed: bool) -> None:
+    head = POST + b"content-length: %d\r\n\r\n" % len(sent) if framed else b""
+    with echo.connect() as client:
+        client.sendall(head + sent)
+        client.shutdown(socket.SHUT_WR)
+        answer = drained(client)
+    assert not answer or 400 <= status(answer) < 500
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+FIELDS = ("model", "messages", "stream", "temperature", "max_tokens", "seed", "stop", "n", "d", "t", "s", "stream_options")
+MESSAGES = st.lists(st.fixed_dictionaries({"role": JSON | st.just("user"), "content": JSON | st.text()}))
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON), MESSAGES)
+def test_no_json_brings_it_down(echo: Caller, fields: dict[str, object], messages: list[object]) -> None:
+    response = echo.resigned(json.dumps({"model": "m", "messages": messages, **fields}))
+    assert response.status_code in (400, 401)
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
 def test_a_reset_while_streaming_does_no_harm(echo: Caller) -> None:
