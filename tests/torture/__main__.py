@@ -1,0 +1,167 @@
+"""`make torture`: every fault, the planted bugs, a table.
+
+python -m tests.torture [--quick] [--seed N] [--tries N] [--only NAME …] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..counting import Counting
+from . import calls, disks, kills, planted, tails
+from .story import Arena, Try
+from .table import Line, table, write
+
+Fault = Callable[[Arena, int], Iterator[Try]]
+TRIES = 560
+QUICK = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A kind of fault.
+
+    Attributes:
+        words: For the table.
+        tries: Its part of `TRIES`.
+        possible: Says why it cannot run here, or "".
+    """
+
+    name: str
+    words: str
+    fault: Fault
+    tries: int
+    possible: Callable[[Path], str] = lambda folder: ""
+
+
+def _cgroup(folder: Path) -> str:
+    if not (kills.CGROUP / "memory.limit_in_bytes").exists():
+        return "no memory cgroup (version 1) here"
+    return "" if shutil.os.access(kills.CGROUP, shutil.os.W_OK) else "needs root to make a memory cgroup"  # type: ignore[attr-defined]
+
+
+SCENARIOS = (
+    Scenario("killed", "SIGKILL at random moments, 12 during 1,200 rows at concurrency 16", kills.killed, 120),
+    Scenario("killed-at-the-end", "SIGKILL while the output is written", kills.killed_at_the_end, 20),
+    Scenario("killed-at-writes", "SIGKILL at every one of the first writes", calls.killed_at_writes, 40, calls.strace_works),
+    Scenario("killed-at-syncs", "SIGKILL at every one of the first syncs", calls.killed_at_syncs, 24, calls.strace_works),
+    Scenario("killed-at-renames", "SIGKILL at every rename and link", calls.killed_at_renames, 10, calls.strace_works),
+    Scenario("failed-writes", "EIO, ENOSPC, EDQUOT, EFBIG at the first writes", calls.failed_writes, 80, calls.strace_works),
+    Scenario("failed-syncs", "EIO, ENOSPC, EDQUOT at the first syncs", calls.failed_syncs, 50, calls.strace_works),
+    Scenario("failed-renames", "EIO, ENOSPC, EDQUOT at renames and links", calls.failed_renames, 16, calls.strace_works),
+    Scenario("failed-cuts", "EIO while a torn tail is cut off", calls.failed_cuts, 4, calls.strace_works),
+    Scenario("short-writes", "writes cut short in the middle of a line", calls.short_writes, 16),
+    Scenario("lying-writes", "a write that is acknowledged and not kept", calls.lying_writes, 8, calls.strace_works),
+    Scenario("slow-failing-syncs", "syncs that take 0.3 s and then fail", calls.slow_failing_syncs, 8, calls.strace_works),
+    Scenario("torn", "torn tails: half lines, NULs, noise, wrong checksums", tails.torn, 30),
+    Scenario("cut", "the journal cut at any byte of its last lines", tails.cut, 20),
+    Scenario("drained", "SIGTERM, SIGINT, SIGHUP: drained", kills.drained, 24),
+    Scenario("signalled-twice", "a second signal during the drain", kills.signalled_twice, 6),
+    Scenario("stopped-and-continued", "SIGSTOP for a second", kills.stopped_and_continued, 6),
+    Scenario("out-of-memory", "the kernel's OOM killer", kills.out_of_memory, 12, _cgroup),
+    Scenario("address-space", "`ulimit -v`", kills.without_address_space, 10),
+    Scenario("descriptors", "`ulimit -n`", kills.without_descriptors, 8),
+    Scenario("small-files", "`ulimit -f`", disks.small_files, 12),
+    Scenario("full", "a full disk (tmpfs)", disks.full, 16, disks.can_mount),
+    Scenario("full-at-the-export", "no room for the output", disks.full_at_the_export, 8, disks.can_mount),
+    Scenario("read-only", "a disk that became read-only", disks.read_only, 6, disks.can_mount),
+    Scenario("power-cut", "power cut (snapshot of a loop-mounted ext4)", disks.power_cut, 30, disks.can_loop),
+    Scenario("gone", "the file system shut down under the run", disks.gone, 10, disks.can_loop),
+    Scenario("hung", "a hung disk (fsfreeze)", disks.hung, 4, disks.can_freeze),
+)
+
+
+def tortured(scenario: Scenario, arena: Arena, tries: int) -> Line:
+    """Run one scenario and say how it went."""
+    line = Line(scenario.name, scenario.words, scenario.possible(arena.folder))
+    begun = time.monotonic()
+    if not line.skipped:
+        line.tries.extend(scenario.fault(arena, tries))
+    line.seconds = time.monotonic() - begun
+    _say(line)
+    return line
+
+
+_telling = threading.Lock()
+
+
+def _say(line: Line) -> None:
+    with _telling:
+        if line.skipped:
+            print(f"{line.name:22} skipped: {line.skipped}", flush=True)
+            return
+        lost, again = sum(one.lost for one in line.tries), max((one.again for one in line.tries), default=0)
+        verdict = "BROKEN" if line.broken else "ok"
+        print(
+            f"{line.name:22} {len(line.tries):4} tries, {lost} lost, {again:2} again, {line.seconds:4.0f} s, {line.codes()}: {verdict}",
+            flush=True,
+        )
+        for words in line.broken:
+            print(f"    {words}", flush=True)
+
+
+def caught(bug: planted.Bug, arena: Arena) -> tuple[str, bool, str]:
+    """Plant a bug and see whether its faults bring it to light."""
+    home = arena.folder / bug.name.replace(" ", "-")
+    home.mkdir()
+    root = planted.plant(bug, home)
+    compileall.compile_dir(root, quiet=2)
+    inner = Arena(root, home / "stories", Counting(home / "logs"), arena.seed)
+    with inner.server:
+        for fault in bug.faults:
+            for one in fault(inner, 12):
+                if one.broken:
+                    by = f"{fault.__name__.replace('_', ' ')}: {one.broken[0][:120]}"
+                    print(f"planted: {bug.name}: caught by {by}", flush=True)
+                    return bug.name, True, by
+    print(f"planted: {bug.name}: NOT CAUGHT", flush=True)
+    return bug.name, False, ""
+
+
+def main() -> int:
+    """Everything, or what the options say."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description="Real faults against the real command line.")
+    parser.add_argument("--quick", action="store_true", help=f"about {QUICK} tries instead of {TRIES}")
+    parser.add_argument("--tries", type=int, help="about how many tries altogether")
+    parser.add_argument("--seed", type=int, default=random.randrange(10_000), help="repeats the random moments")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help=f"one of {', '.join(one.name for one in SCENARIOS)}, planted"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="scenarios at a time")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
+    given = parser.parse_args()
+    if unknown := set(given.only or ()) - {one.name for one in SCENARIOS} - {"planted"}:
+        parser.error(f"no fault is called {', '.join(sorted(unknown))}")
+    share = (given.tries or (QUICK if given.quick else TRIES)) / TRIES
+    scenarios = [one for one in SCENARIOS if not given.only or one.name in given.only]
+    begun = time.monotonic()
+    print(f"seed {given.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="ails-batch-torture-") as name, Counting(Path(name) / "logs") as server:
+        arena = Arena(planted.ROOT, Path(name), server, given.seed)
+        with ThreadPoolExecutor(given.jobs) as pool:
+            # The long ones first, so that both processors stay busy to the end.
+            bugs = [pool.submit(caught, bug, arena) for bug in planted.BUGS if not given.only or "planted" in given.only]
+            tried = [pool.submit(tortured, one, arena, max(2, round(one.tries * share))) for one in scenarios]
+            found = [future.result() for future in bugs]
+            lines = [future.result() for future in tried]
+    text = table(lines, found, given.seed, time.monotonic() - begun)
+    print("\n" + text, flush=True)
+    sound = all(found_out for _, found_out, _ in found) and not any(line.broken for line in lines)
+    if given.write and sound:
+        write(text)
+    return int(not sound)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
