@@ -242,7 +242,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise JobError(f"{self.template_file}: cannot be read as a template: {_words(error)}") from None
 
     def shown(self) -> dict[str, Any]:
-        """The job as plain data for the journal's header: no secret is in it, nor `ping`, which lets who knows it speak for the job."""
+        """The job as plain data for the journal's header: no secrets, nor `ping`, for who knows that can speak for the job."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         del plain["ping"]
         return plain

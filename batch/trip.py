@@ -155,7 +155,7 @@ class Trip:
             rate=_shared(job, stack),
         )
         self.asking = Asking(
-            connection.client,
+            connection.client.call,
             self.pace,
             attempts=job.attempts,
             sending=self._mark,

@@ -107,6 +107,7 @@ class Pace:
         concurrency: Rows in flight at most; None to find the number of attempts that the server sustains.
         ceiling: The most rows in flight when the number is found.
         max_outage: Seconds without success that a closed gate is waited at.
+        rate: Limits that are kept elsewhere, in the place of `rpm`, `tpm` and `burst`.
         clock: Time.
         seed: Of the jitter.
         cpu: Seconds of processor time that this process has used.
@@ -121,6 +122,7 @@ class Pace:
         concurrency: int | None = None,
         ceiling: int = 1000,
         max_outage: float = 1800.0,
+        rate: Rate | None = None,
         clock: Clock = SYSTEM,
         seed: int | None = None,
         cpu: Callable[[], float] = time.process_time,
@@ -128,7 +130,7 @@ class Pace:
         self._clock = clock
         self._max_outage = max_outage
         self._lock = Lock()
-        self._line = Line(Rate(rpm, tpm, burst), Gate(max_outage, Random(seed)), Window(concurrency, ceiling, cpu))  # noqa: S311 jitter
+        self._line = Line(rate or Rate(rpm, tpm, burst), Gate(max_outage, Random(seed)), Window(concurrency, ceiling, cpu))  # noqa: S311 jitter
         self._applicants: deque[Event] = deque()
         self._stopped = False
         self._outage = ""
