@@ -296,6 +296,7 @@ sends("stream_cut", chunked(*EVENTS, content_type=STREAM), keep=True)
 sends("stream_torn", chunked(*EVENTS, end=b"", content_type=STREAM))
 sends("stream_error", chunked(EVENTS[0], b"data: " + refused("slow down", 429) + b"\n\n", content_type=STREAM), keep=True)
 sends("stream_garbage", chunked(EVENTS[0], b"data: {nan\n\n", content_type=STREAM), keep=True)
+sends("odd_redirect", response(b"", 307, location="http://[::1"))
 for _status in (301, 302, 303, 307, 308):
     sends(f"status_{_status}", response(b"", _status, location="http://127.0.0.1:1/elsewhere?key=1"), keep=True)
 for _status in (400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 425, 429, 500, 501, 502, 503, 504, 529):
@@ -417,3 +418,51 @@ def slow_stream(server: Hostile, connection: socket.socket, __: Received) -> boo
 def closes_by_head(_: Hostile, connection: socket.socket, __: Received) -> bool:
     connection.sendall(response(answer(), connection="close"))
     return False
+
+
+class Tunnel:
+    """An HTTP proxy that knows CONNECT alone, and leads every one to the same port. `with Tunnel(port) as url: ...`"""
+
+    def __init__(self, port: int, status: int = 200) -> None:
+        self.heads: list[str] = []
+        self._port = port
+        self._status = status
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://user:word@127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Tunnel:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += connection.recv(1)
+        self.heads.append(head.decode("latin-1"))
+        connection.sendall(b"HTTP/1.1 %d Word\r\n\r\n" % self._status)
+        with connection:
+            if self._status == 200:
+                with socket.create_connection(("127.0.0.1", self._port)) as onwards:
+                    back = threading.Thread(target=self._pump, args=(onwards, connection), daemon=True)
+                    back.start()
+                    self._pump(connection, onwards)
+                    back.join()
+
+    @staticmethod
+    def _pump(source: socket.socket, goal: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                goal.sendall(data)
+        with contextlib.suppress(OSError):
+            goal.shutdown(socket.SHUT_WR)

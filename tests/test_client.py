@@ -35,7 +35,7 @@ from batch.errors import (
 from batch.records import Prompt
 from batch.signature import Credentials
 from batch.wires import WIRES
-from tests.hostile import KEY, SECRET, TLS, Hostile
+from tests.hostile import KEY, SECRET, TLS, Hostile, Tunnel
 
 CONTENT = "What is two and two, canary?"
 
@@ -169,6 +169,10 @@ def test_a_redirect_is_never_followed(server: Hostile, status: int) -> None:
     error = failure(server, f"status_{status}")
     assert isinstance(error, Denied) and error.at_once and error.status == status
     assert "http://127.0.0.1" in str(error) and "key=1" not in str(error)
+
+
+def test_a_redirect_to_nowhere_is_one_too(server: Hostile) -> None:
+    assert "redirects, and" in str(failure(server, "odd_redirect"))
 
 
 def test_retry_after_is_a_hint_and_nonsense_is_none(server: Hostile) -> None:
@@ -316,6 +320,13 @@ def test_the_second_protocol_carries_nothing_of_the_first(server: Hostile) -> No
     assert received.headers["authorization"] == f"Bearer {KEY}"
 
 
+def test_an_idempotency_key_is_a_header_and_no_more(server: Hostile) -> None:
+    before = len(server.seen)
+    with pytest.raises(ValueError, match="header"):
+        client(server.url("good")).call(prompt(), idempotency_key="a\r\nx: y")
+    assert len(server.seen) == before
+
+
 def test_a_signed_request_carries_what_the_protocol_names(server: Hostile) -> None:
     client(server.url("good"), client_version="9").call(prompt(), idempotency_key="a1")
     received = server.seen[-1]
@@ -356,6 +367,29 @@ def test_a_proxy_of_the_environment_is_resolved_once(server: Hostile, monkeypatc
     with pytest.raises(Unreachable, match="proxy") as caught:
         client("http://proxied.invalid/signed", allow_http=True).call(prompt())
     assert "word" not in str(caught.value)
+
+
+def test_tls_goes_through_a_proxys_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS / "authority.pem"))
+    with Hostile(tls="good") as server, Tunnel(server.port) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        asked = client("https://proxied.invalid/signed")
+        assert [asked.call(prompt()).answer.text for _ in range(2)] == ["four"] * 2
+        assert len(proxy.heads) == 1 and proxy.heads[0].startswith("CONNECT proxied.invalid:443 ")
+        assert KEY not in proxy.heads[0] and "proxy-authorization: basic" in proxy.heads[0].lower()
+        asked = client("https://proxied.invalid/idle_drop")
+        assert [asked.call(prompt()).answer.text for _ in range(3)] == ["four"] * 3
+        assert all(head.startswith("CONNECT proxied.invalid:443 ") for head in proxy.heads)
+        with pytest.raises(TimedOut):
+            client("https://proxied.invalid/slow_head", timeout=0.5).call(prompt())
+
+
+def test_a_proxy_that_wants_a_password_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Tunnel(0, status=407) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(Denied, match="proxy") as caught:
+            client("https://proxied.invalid").call(prompt())
+    assert "word" not in str(caught.value).replace("password", "")
 
 
 @pytest.mark.parametrize(

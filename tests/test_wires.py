@@ -215,7 +215,7 @@ def test_an_error_member_that_is_null_is_no_error() -> None:
         (b'{"detail":"too hot"}', "HTTP 400: too hot"),
         (b'{"object":"error","message":"too hot"}', "HTTP 400: too hot"),
         (b'{"detail":[{"msg":"too hot"}]}', 'HTTP 400: {"detail":[{"msg":"too hot"}]}'),
-        (b"too\r\n\x1b[31mhot", "HTTP 400: too [31mhot"),
+        (b"too\r\n\x1b[31mhot\x1b]0;title\x07 \xc2\x9bnow", "HTTP 400: too hot now"),
         (b"<html><title>Too hot</title>", "HTTP 400: an HTML page (Too hot)"),
         (b"", "HTTP 400"),
         (b"\xff\xfe", "HTTP 400: \ufffd\ufffd"),

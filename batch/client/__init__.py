@@ -14,12 +14,12 @@ from urllib3.response import HTTPResponse
 
 from .. import __version__, exact
 from ..clock import SYSTEM, Clock
-from ..errors import CallError, Denied, Dropped, JobError, ServerFault, Skewed, TooLarge
+from ..errors import CallError, Denied, JobError, ServerFault, Skewed, TooLarge
 from ..pace.hints import read_hints
 from ..records import Hints, Prompt, Reply
 from ..signature import Credentials, Signature, Stamps
-from ..wires import WIRES, clean, read_chunk, refusal
-from .address import address, loopback
+from ..wires import WIRES, read_stream, refusal
+from .address import address, goal, loopback
 from .faults import fault, lost_while_idle
 from .transport import WATCH, Attempt, Transport
 
@@ -75,7 +75,8 @@ class Client:
         self._seconds = timeout
         self._timeout = Timeout(connect=min(connect_timeout, timeout), read=None)
         self.stamps = Stamps(clock)
-        self._corrected = threading.Lock()
+        self._lock = threading.Lock()
+        self._adjusted = False
         self._signature = Signature(credentials, self.stamps) if self._wire.signed else None
         version = client_version or f"ails-batch/{__version__}"
         if not _VALUE.fullmatch(version):
@@ -154,15 +155,7 @@ class Client:
         try:
             raw = self._post(prompt, None, attempt)
             hints = read_hints(raw.headers, self._clock.time())
-            for line in _lines(self._pieces(raw, attempt)):
-                if not line.startswith(b"data:"):
-                    continue
-                data = line[5:].strip()
-                if data == b"[DONE]":
-                    return
-                if text := read_chunk(data):
-                    yield text
-            raise Dropped(f"{self._place}: the stream ended before its end", status=raw.status)
+            yield from read_stream(self._pieces(raw, attempt))
         except CallError as error:
             raise self._told(error, prompt, started, hints) from None
         finally:
@@ -182,6 +175,8 @@ class Client:
         request.headers = headers  # type: ignore[assignment]
         request.body = prompt.body
         if idempotency_key is not None:
+            if not _VALUE.fullmatch(idempotency_key):
+                raise ValueError("the idempotency key holds a character that no header can carry")
             headers["idempotency-key"] = idempotency_key
         if self._signature:
             self._signature.seal(request, prompt.content, self._path, self._query)
@@ -221,16 +216,17 @@ class Client:
         status, hints = raw.status, read_hints(raw.headers, now)
         if 300 <= status < 400:
             raw.close()
-            goal = urlsplit(raw.headers.get("location", ""))
-            where = f" to {goal.scheme}://{goal.hostname}" if goal.hostname else ""
+            where = goal(raw.headers.get("location", ""))
             error: CallError = Denied(
-                f"{self._place} redirects{clean(where)}, and redirects are never followed; set the address it should be",
-                at_once=True,
+                f"{self._place} redirects{where}, and redirects are never followed; set the address it should be", at_once=True
             )
         else:
             error = refusal(status, self._hide(self._some(raw, attempt), prompt))
             if status == 401 and self._signature and hints.date is not None and abs(hints.date - now - skew / 1000) > OFF:
                 error = Skewed(f"{error}; this machine's clock is {hints.date - now:+.0f} s off the server's, set it")
+            elif status in (401, 403):
+                held = "the API key or the signature" if self._signature else "the API key"
+                error = Denied(f"{self._place} does not accept {held}: {error}")
             elif status == 409 and self._signature:
                 error = ServerFault(str(error))
         error.status, error.hints = status, hints
@@ -238,9 +234,11 @@ class Client:
 
     def _adjust(self, error: Skewed, skew: int) -> bool:
         """Learn the server's clock, once; True when a new stamp will differ from the one that was refused."""
-        if self._corrected.acquire(blocking=False):
-            assert error.hints is not None and error.hints.date is not None
-            self.stamps.skew_ms = round((error.hints.date - self._clock.time()) * 1000)
+        assert error.hints is not None and error.hints.date is not None
+        with self._lock:
+            if not self._adjusted:
+                self._adjusted = True
+                self.stamps.skew_ms = round((error.hints.date - self._clock.time()) * 1000)
         return self.stamps.skew_ms != skew
 
     def _body(self, raw: HTTPResponse, attempt: Attempt) -> bytes:
@@ -296,13 +294,3 @@ class Client:
             for form in (prompt.content.encode("utf-8", "replace"), exact.dumps(prompt.content)[1:-1]):
                 text = text.replace(form, b"(the prompt)")
         return text
-
-
-def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The lines of a body that comes in pieces."""
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).replace(b"\r\n", b"\n").split(b"\n")
-        yield from lines
-    if rest:
-        yield rest

@@ -6,6 +6,7 @@ import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
 from ..errors import JobError
+from ..wires import clean
 
 
 def address(url: str, allow_http: bool) -> SplitResult:
@@ -41,6 +42,15 @@ def loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def goal(location: str) -> str:
+    """Where a redirect points, for the words: without user and query, "" when it does not say."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
+    return f" to {clean(_shown(parts))}" if parts.netloc else ""
 
 
 def _shown(parts: SplitResult) -> str:

@@ -67,6 +67,8 @@ def fault(error: Exception, attempt: Attempt, place: str) -> CallError:
         return Dropped(f"{place}: the connection ended in the middle of the answer")
     if first(*_GARBLED) and not first(ConnectionError):
         return BadBody(f"{place}: the answer is not HTTP")
+    if not first(OSError, http.client.HTTPException, lower.HTTPError):
+        return CallError(f"{place}: a bug on the way: {type(error).__name__}")
     system = (cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror)
     reason = "the TLS connection was closed" if tls else next(system, "closed by the server").lower()
     if not attempt.sent:

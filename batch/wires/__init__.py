@@ -8,11 +8,11 @@ from functools import partial
 from typing import Literal
 
 from ..records import Answer
-from .answer import DONE, read_answer, read_chunk, write_answer, write_chunk
+from .answer import DONE, read_answer, read_chunk, read_stream, write_answer, write_chunk
 from .refusal import clean, refusal
 from .request import Asked, Message, read_request, write_request
 
-__all__ = ["DONE", "WIRES", "Asked", "Message", "Wire", "clean", "read_chunk", "refusal", "write_chunk"]
+__all__ = ["DONE", "WIRES", "Asked", "Message", "Wire", "clean", "read_chunk", "read_stream", "refusal", "write_chunk"]
 
 
 @dataclass(frozen=True, slots=True)

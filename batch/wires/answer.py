@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
 from .. import exact
-from ..errors import BadBody
+from ..errors import BadBody, Dropped
 from ..records import Answer
 from ..signature import content_of
 from .refusal import clean, glimpse, meant, refusal
@@ -89,6 +92,28 @@ def read_chunk(data: bytes) -> str:
     if content is not None and not isinstance(content, str):
         raise BadBody("a streamed chunk's content is no text", status=200)
     return content or ""
+
+
+def read_stream(pieces: Iterable[bytes]) -> Iterator[str]:
+    """The texts of a streamed answer, as server-sent events bring them.
+
+    Args:
+        pieces: The body, cut anywhere.
+
+    Raises:
+        Dropped: It ended without `[DONE]`.
+        CallError: As `read_chunk`.
+    """
+    rest = b""
+    for piece in chain(pieces, [b"\n"]):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            data = line.removeprefix(b"data:").strip()
+            if data == b"[DONE]":
+                return
+            if line.startswith(b"data:") and (text := read_chunk(data)):
+                yield text
+    raise Dropped("the stream ended before its end", status=200)
 
 
 def write_answer(

@@ -12,6 +12,8 @@ from ..errors import BadBody, CallError, Denied, Refused, ServerFault, Throttled
 LONGEST_WORDS = 500
 """Characters of a server's text that an error carries."""
 
+# Colours, cursor moves, window titles: what a terminal would obey, whole.
+_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -101,6 +103,6 @@ def glimpse(body: bytes) -> str:
 
 def clean(text: str) -> str:
     """A server's text for a person's eyes: one line, nothing a terminal would obey, at most 500 characters."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text[: 8 * LONGEST_WORDS])
-    text = " ".join(printable.split())
+    text = _SEQUENCE.sub(" ", text[: 8 * LONGEST_WORDS])
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return text if len(text) <= LONGEST_WORDS else text[: LONGEST_WORDS - 1] + "…"
