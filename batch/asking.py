@@ -10,11 +10,10 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
-from .client import Client
 from .clock import SYSTEM, Clock
 from .errors import BatchError, CallError, Denied, Transient
-from .pace import Pace
-from .records import Answer, Attempt, Failure, Outcome, Prompt
+from .pace import Pace, Turn
+from .records import Answer, Attempt, Failure, Outcome, Prompt, Reply
 
 BACKOFF = wait_random_exponential(multiplier=0.5, max=20)
 """Full jitter, U(0, min(20, 0.5 · 2^n)) seconds: Brooker, "Exponential Backoff And Jitter" (2015)."""
@@ -24,7 +23,7 @@ class Asking:
     """Asks prompts, each until it has an answer, is refused, or has used up its attempts.
 
     Args:
-        client: Sends one attempt.
+        call: Sends one attempt: `Client.call`.
         pace: Says when, and whether a failed attempt counts against the row (an outage's do not).
         attempts: How many attempts a row may use up, the first included.
         sending: Called with the prompt just before its first request, so that it can be marked as in flight.
@@ -35,7 +34,7 @@ class Asking:
 
     def __init__(
         self,
-        client: Client,
+        call: Callable[..., Reply],
         pace: Pace,
         *,
         attempts: int = 5,
@@ -45,14 +44,14 @@ class Asking:
         stopping: threading.Event | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        self._client = client
-        self._pace = pace
-        self._attempts = attempts
-        self._sending = sending
-        self._attempted = attempted
-        self._journal_id = journal_id
-        self._sleep = sleep_using_event(stopping or threading.Event())
-        self._clock = clock
+        self.call = call
+        self.pace = pace
+        self.attempts = attempts
+        self.sending = sending
+        self.attempted = attempted
+        self.journal_id = journal_id
+        self.sleep = sleep_using_event(stopping or threading.Event())
+        self.clock = clock
 
     def __call__(self, prompt: Prompt) -> Outcome:
         """The prompt's outcome.
@@ -61,68 +60,86 @@ class Asking:
             Denied: The server refuses this client, not this row.
             BatchError: The run is to end: it was stopped, or the server was away for too long.
         """
-        one = _One(self, prompt)
+        one = Asked(self, prompt)
+
+        def attempt() -> Answer:
+            turn = one.begin()
+            try:
+                reply = self.call(prompt, idempotency_key=one.idempotency_key)
+            except CallError as error:
+                one.failed(turn, error)
+                raise
+            except BaseException:
+                turn.cancel()
+                raise
+            return one.answered(turn, reply)
+
         retrying = Retrying(
-            retry=retry_if_exception_type(Transient),
-            stop=one.used_up,
-            wait=one.backoff,
-            sleep=self._sleep,
-            reraise=True,
+            retry=retry_if_exception_type(Transient), stop=one.used_up, wait=one.backoff, sleep=self.sleep, reraise=True
         )
-        result: Answer | Failure
         try:
-            result = retrying(one.attempt)
+            return one.outcome(retrying(attempt))
         except Denied:
             raise
         except CallError as error:
-            result = Failure(error.kind, str(error), error.status)  # type: ignore[arg-type]
+            return one.outcome(error)
         except BatchError:
             raise
         except Exception as error:
-            result = Failure("internal", f"a bug: {type(error).__name__}: {error}"[:500])
-        return Outcome(prompt.index, prompt.key, prompt.occurrence, result, tuple(one.attempts), one.started)
-
-    def idempotency_key(self, prompt: Prompt) -> str:
-        """The same for every attempt at this row of this journal, and for no other row."""
-        return blake2b(self._journal_id + prompt.id, digest_size=16).hexdigest()
+            return one.outcome(Failure("internal", f"a bug: {type(error).__name__}: {error}"[:500]))
 
 
-class _One:
-    """One prompt's attempts."""
+class Asked:
+    """One prompt's attempts so far."""
 
     def __init__(self, asking: Asking, prompt: Prompt) -> None:
-        self._asking = asking
-        self._prompt = prompt
-        self._key = asking.idempotency_key(prompt)
+        self.prompt = prompt
         self.attempts: list[Attempt] = []
-        self.started = 0.0
+        self._asking = asking
+        self._started = 0.0
 
-    def attempt(self) -> Answer:
-        asking, prompt = self._asking, self._prompt
-        turn = asking._pace.turn(prompt.tokens)
-        if not self.started:
-            self.started = asking._clock.time()
-            asking._sending(prompt)
-        try:
-            reply = asking._client.call(prompt, idempotency_key=self._key)
-        except CallError as error:
-            charged = turn.failed(error)
-            self._count(Attempt(error.status, error.seconds, error.kind, charged))
-            raise
-        except BaseException:
-            turn.cancel()
-            raise
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt at this row of this journal, and for no other row."""
+        return blake2b(self._asking.journal_id + self.prompt.id, digest_size=16).hexdigest()
+
+    def begin(self) -> Turn:
+        """Wait until one attempt may be sent.
+
+        Raises:
+            BatchError: The run is to end.
+            TooLarge: The request never may.
+        """
+        turn = self._asking.pace.turn(self.prompt.tokens)
+        if not self._started:
+            self._started = self._asking.clock.time()
+            self._asking.sending(self.prompt)
+        return turn
+
+    def answered(self, turn: Turn, reply: Reply) -> Answer:
+        """The attempt brought an answer."""
         turn.done(reply)
         self._count(Attempt(reply.answer.status, reply.seconds))
         return reply.answer
 
-    def _count(self, attempt: Attempt) -> None:
-        self._asking._attempted(attempt, first=not self.attempts)
-        self.attempts.append(attempt)
+    def failed(self, turn: Turn, error: CallError) -> None:
+        """The attempt brought none."""
+        self._count(Attempt(error.status, error.seconds, error.kind, charged=turn.failed(error)))
 
-    def used_up(self, _: RetryCallState) -> bool:
-        return sum(attempt.charged for attempt in self.attempts) >= self._asking._attempts
+    def used_up(self, _: RetryCallState | None = None) -> bool:
+        """Whether the row has no attempts left."""
+        return sum(attempt.charged for attempt in self.attempts) >= self._asking.attempts
 
     def backoff(self, state: RetryCallState) -> float:
-        # What an outage costs is waited for at the gate, by all rows together.
+        """Seconds until the next attempt; none after an uncharged one, for an outage is waited for at the gate by all rows."""
         return BACKOFF(state) if self.attempts and self.attempts[-1].charged else 0.0
+
+    def outcome(self, end: Answer | Failure | CallError) -> Outcome:
+        """The row's end."""
+        result = Failure(end.kind, str(end), end.status) if isinstance(end, CallError) else end  # type: ignore[arg-type]
+        prompt = self.prompt
+        return Outcome(prompt.index, prompt.key, prompt.occurrence, result, tuple(self.attempts), self._started)
+
+    def _count(self, attempt: Attempt) -> None:
+        self._asking.attempted(attempt, first=not self.attempts)
+        self.attempts.append(attempt)
