@@ -6,13 +6,13 @@ python -m tests.torture [--quick] [--seed N] [--tries N] [--only NAME …] [--wr
 from __future__ import annotations
 
 import argparse
-import compileall
 import random
 import shutil
 import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -87,7 +87,10 @@ def tortured(scenario: Scenario, arena: Arena, tries: int) -> Line:
     line = Line(scenario.name, scenario.words, scenario.possible(arena.folder))
     begun = time.monotonic()
     if not line.skipped:
-        line.tries.extend(scenario.fault(arena, tries))
+        try:
+            line.tries.extend(scenario.fault(arena, tries))
+        except Exception as error:
+            line.tries.append(Try(70, broken=(f"the harness itself failed: {error!r}", traceback.format_exc(limit=-3))))
     line.seconds = time.monotonic() - begun
     _say(line)
     return line
@@ -102,12 +105,9 @@ def _say(line: Line) -> None:
             print(f"{line.name:22} skipped: {line.skipped}", flush=True)
             return
         lost, again = sum(one.lost for one in line.tries), max((one.again for one in line.tries), default=0)
-        verdict = "BROKEN" if line.broken else "ok"
-        print(
-            f"{line.name:22} {len(line.tries):4} tries, {lost} lost, {again:2} again, {line.seconds:4.0f} s, {line.codes()}: {verdict}",
-            flush=True,
-        )
-        for words in line.broken:
+        words = f"{len(line.tries):4} tries, {lost} lost, {again:2} again, {line.seconds:4.0f} s, {line.codes()}"
+        print(f"{line.name:22} {words}: {'BROKEN' if line.broken else 'ok'}", flush=True)
+        for words in dict.fromkeys(line.broken):
             print(f"    {words}", flush=True)
 
 
@@ -115,9 +115,7 @@ def caught(bug: planted.Bug, arena: Arena) -> tuple[str, bool, str]:
     """Plant a bug and see whether its faults bring it to light."""
     home = arena.folder / bug.name.replace(" ", "-")
     home.mkdir()
-    root = planted.plant(bug, home)
-    compileall.compile_dir(root, quiet=2)
-    inner = Arena(root, home / "stories", Counting(home / "logs"), arena.seed)
+    inner = Arena(planted.plant(bug, home), home / "stories", Counting(home / "logs"), arena.seed)
     with inner.server:
         for fault in bug.faults:
             for one in fault(inner, 12):
@@ -135,20 +133,19 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help=f"about {QUICK} tries instead of {TRIES}")
     parser.add_argument("--tries", type=int, help="about how many tries altogether")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000), help="repeats the random moments")
-    parser.add_argument(
-        "--only", action="append", metavar="NAME", help=f"one of {', '.join(one.name for one in SCENARIOS)}, planted"
-    )
+    names = [*(one.name for one in SCENARIOS), "planted"]
+    parser.add_argument("--only", action="append", metavar="NAME", help=f"one of {', '.join(names)}")
     parser.add_argument("--jobs", type=int, default=2, help="scenarios at a time")
     parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
     given = parser.parse_args()
-    if unknown := set(given.only or ()) - {one.name for one in SCENARIOS} - {"planted"}:
+    if unknown := set(given.only or ()) - set(names):
         parser.error(f"no fault is called {', '.join(sorted(unknown))}")
     share = (given.tries or (QUICK if given.quick else TRIES)) / TRIES
     scenarios = [one for one in SCENARIOS if not given.only or one.name in given.only]
     begun = time.monotonic()
     print(f"seed {given.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="ails-batch-torture-") as name, Counting(Path(name) / "logs") as server:
-        arena = Arena(planted.ROOT, Path(name), server, given.seed)
+        arena = Arena(planted.copy(Path(name) / "package"), Path(name), server, given.seed)
         with ThreadPoolExecutor(given.jobs) as pool:
             # The long ones first, so that both processors stay busy to the end.
             bugs = [pool.submit(caught, bug, arena) for bug in planted.BUGS if not given.only or "planted" in given.only]

@@ -186,7 +186,7 @@ def _kill(pid: int) -> None:
 
 
 def gone(arena: Arena, tries: int) -> Iterator[Try]:
-    """The file system shuts down under the run and only what was synced survives (EXT4_IOC_SHUTDOWN); then it is mounted anew."""
+    """The file system shuts down under the run (EXT4_IOC_SHUTDOWN) and only what was synced survives; it is mounted anew."""
     for number in range(tries):
         home = arena.folder / f"gone-{number}-disk"
         home.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -66,16 +67,24 @@ BUGS = (
 )
 
 
+def copy(folder: Path) -> Path:
+    """A copy of the package, so that work on the sources does not change what is tried."""
+    shutil.copytree(ROOT / "batch", folder / "batch", ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(folder, quiet=2)
+    return folder
+
+
 def plant(bug: Bug, folder: Path) -> Path:
     """A copy of the package with the bug in it.
 
     Raises:
         LookupError: The source is no longer what the bug expects; mend the bug.
     """
-    shutil.copytree(ROOT / "batch", folder / "batch", ignore=shutil.ignore_patterns("__pycache__"))
+    copy(folder)
     path = folder / "batch" / bug.file
     source = path.read_text(encoding="utf-8")
     if source.count(bug.old) != 1:
         raise LookupError(f"batch/{bug.file} no longer holds the text that the planted bug {bug.name!r} replaces")
     path.write_text(source.replace(bug.old, bug.new), encoding="utf-8")
+    compileall.compile_dir(folder, quiet=2)
     return folder

@@ -28,6 +28,7 @@ LONGEST = 120.0
 """Seconds after which a run counts as hanging."""
 
 FINISHED = frozenset({0})
+NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,13 +221,13 @@ class Story:
         late.start()
         out, err = run.communicate()
         late.cancel()
-        summary = next((json.loads(line) for line in out.splitlines() if line.startswith("{")), {})
+        summary: dict[str, Any] = next((json.loads(line) for line in out.splitlines() if line.startswith("{")), {})
         return Ended(run.returncode, summary, err.strip(), self.asked())
 
     # Laws
 
     def judge(
-        self, ended: Ended, codes: frozenset[int], *, in_flight: int | None = None, forgotten: frozenset[str] = frozenset()
+        self, ended: Ended, codes: frozenset[int], *, in_flight: int | None = None, forgotten: frozenset[str] = NONE
     ) -> Try:
         """Hold one run against the laws.
 
@@ -259,9 +260,8 @@ class Story:
             broken.append(f"{len(vain)} rows were sent and not kept, at most {most} may be")
         if foreign := [one.prompt for one in ended.asked if one.body["model"] != f"wait-{self.wait}"]:
             broken.append(f"{foreign[0]!r} was sent with another model")
-        wrong = [
-            one.prompt for one in ended.asked if journal.answers.get(one.prompt, answer_to(one.body)) != answer_to(one.body)
-        ]
+        right = {one.prompt: answer_to(one.body) for one in ended.asked}
+        wrong = [prompt for prompt, text in right.items() if journal.answers.get(prompt, text) != text]
         if wrong:
             broken.append(f"{len(wrong)} rows have another row's answer in the journal, such as {wrong[0]!r}")
         if (counted := ended.summary.get("ok", 0)) > len(journal.answers):
@@ -279,12 +279,9 @@ class Story:
         broken = list(result.broken)
         rows = self._rows()
         texts = {one.prompt: answer_to(one.body) for one in self.arena.server.asked(self.name)}
-        wrong = [
-            prompt
-            for at, prompt in enumerate(self.prompts)
-            if at >= len(rows)
-            or (rows[at]["id"], rows[at]["prompt"], rows[at]["response"]) != (f"{at:05}", prompt, texts.get(prompt))
-        ]
+        written = [(row["id"], row["prompt"], row["response"]) for row in rows]
+        wanted = [(f"{at:05}", prompt, texts.get(prompt)) for at, prompt in enumerate(self.prompts)]
+        wrong = [right[1] for at, right in enumerate(wanted) if written[at : at + 1] != [right]]
         if wrong:
             broken.append(f"{len(wrong)} rows of the output are not what was asked for, such as {wrong[0]!r}")
         if len(rows) != len(self.prompts):
