@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import requests
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batch.errors import JobError, RowError
@@ -34,6 +34,7 @@ VECTORS = json.loads((Path(__file__).parent / "data/protocol-vectors.json").read
 NOW = 1_700_000_000_000
 SECRET = "local-development-secret"
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
@@ -80,11 +81,13 @@ def test_the_published_signatures(vector: dict[str, Any]) -> None:
     verify(fields(vector["content"], vector["secret"], vector["milliseconds"]), vector["content"], [vector["secret"]], NOW)
 
 
+@unhurried
 @given(texts, texts, st.integers(10**12, 10**13 - 2))
 def test_what_is_signed_verifies(content: str, secret: str, milliseconds: int) -> None:
     assert verify(fields(content, secret, milliseconds), content, ["another", secret], milliseconds) == secret
 
 
+@unhurried
 @given(texts, texts)
 def test_another_content_does_not(one: str, other: str) -> None:
     if one != other:
@@ -104,6 +107,7 @@ anything = st.one_of(
 )
 
 
+@unhurried
 @given(
     st.dictionaries(st.sampled_from(["d", "t", "s", "x"]), anything),
     st.text(),
@@ -124,6 +128,7 @@ def test_verify_raises_nothing_but_signature_errors(
         assert error.__suppress_context__ or error.__context__ is None
 
 
+@unhurried
 @given(st.text(), st.text(), st.binary())
 def test_verify_bound_raises_nothing_but_signature_errors(header: str, odd: str, body: bytes) -> None:
     for candidate in (header, "v1=" + "0" * 64):
@@ -151,6 +156,7 @@ def test_t_holds_for_five_minutes_either_way(off: int, fits: bool) -> None:
         assert reason(fields("hello"), now_ms=NOW + off) == "clock"
 
 
+@unhurried
 @given(st.integers(10**12, 10**13 - 2), st.integers(-12 * 4, 14 * 4))
 def test_d_may_be_the_date_of_any_zone(milliseconds: int, quarters: int) -> None:
     local = datetime.fromtimestamp((milliseconds | 1) / 1000, UTC) + timedelta(minutes=15 * quarters)
@@ -212,6 +218,7 @@ def test_a_clock_that_is_set_back_far_does_not_hold_anything_up() -> None:
     assert int(stamps.next("same").t) == NOW - 3_600_000 + 1 and not clock.waits
 
 
+@unhurried
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 0.01)), max_size=200))
 def test_whatever_the_clock_does_forwards_stamps_stay_apart(steps: list[tuple[str, float]]) -> None:
     clock = StoppedClock()

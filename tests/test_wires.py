@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batch import exact
@@ -16,6 +16,7 @@ from batch.wires import DONE, WIRES, clean, read_chunk, refusal, write_chunk
 AILS, OPENAI = WIRES["ails"], WIRES["openai"]
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "naïve 😀"}]
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
@@ -78,6 +79,7 @@ def test_a_tool_call_in_the_middle_has_no_content() -> None:
     assert AILS.request("m", messages, {})[1] == "4"
 
 
+@unhurried
 @given(texts, texts.filter(bool), st.dictionaries(texts.filter(lambda name: name not in "dtsn"), st.integers()))
 def test_the_gateway_reads_what_the_client_wrote(content: str, model: str, parameters: dict[str, int]) -> None:
     for name in ("model", "messages", "stream", "temperature"):
@@ -88,6 +90,7 @@ def test_the_gateway_reads_what_the_client_wrote(content: str, model: str, param
     assert asked.parameters == {"temperature": 0.6, **parameters} and asked.fields == {}
 
 
+@unhurried
 @given(texts, texts, st.integers(0, 10**6), st.integers(0, 10**6))
 def test_the_client_reads_what_the_gateway_wrote(text: str, model: str, prompt: int, completion: int) -> None:
     body = AILS.write_answer(
@@ -99,6 +102,7 @@ def test_the_client_reads_what_the_gateway_wrote(text: str, model: str, prompt: 
     assert json.loads(answer.body) == json.loads(body)
 
 
+@unhurried
 @given(texts)
 def test_a_streamed_text_arrives(text: str) -> None:
     event = write_chunk(text, model="m", id="1", created=1)
@@ -108,6 +112,7 @@ def test_a_streamed_text_arrives(text: str) -> None:
     assert DONE == b"data: [DONE]\n\n"
 
 
+@unhurried
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes_are_an_answer_or_a_call_error(body: bytes) -> None:
     for read in (lambda: AILS.answer(body, 200), lambda: read_chunk(body)):
@@ -133,6 +138,7 @@ json_values = st.recursive(
 )
 
 
+@unhurried
 @given(json_values)
 def test_any_json_is_an_answer_or_a_call_error(value: Any) -> None:
     body = json.dumps(value).encode()
@@ -143,6 +149,7 @@ def test_any_json_is_an_answer_or_a_call_error(value: Any) -> None:
             assert str(error).isprintable() and len(str(error)) < 700
 
 
+@unhurried
 @given(json_values)
 def test_any_json_is_a_request_or_a_value_error(value: Any) -> None:
     try:
@@ -225,6 +232,7 @@ def test_the_server_has_the_last_word_on_one_line(body: bytes, words: str) -> No
     assert str(refusal(400, body)) == words
 
 
+@unhurried
 @given(st.text())
 def test_clean_text_is_short_and_printable(text: str) -> None:
     assert clean(text).isprintable() and len(clean(text * 50)) <= 500
