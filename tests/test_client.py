@@ -492,9 +492,7 @@ def test_a_stream_yields_its_pieces(server: Hostile) -> None:
         ("slow_stream", TimedOut, 2),
     ],
 )
-def test_a_broken_stream_ends_as_the_error_it_is(
-    server: Hostile, behaviour: str, kind: type[CallError], timeout: float
-) -> None:
+def test_a_broken_stream_ends_as_the_error_it_is(server: Hostile, behaviour: str, kind: type[CallError], limit: float) -> None:
     pieces = []
     with pytest.raises(CallError) as caught:
         for piece in client(server.url(behaviour), timeout=limit).stream(prompt(stream=True)):
