@@ -195,6 +195,19 @@ def test_the_whole_attempt_has_a_deadline(server: Hostile, behaviour: str) -> No
     assert time.monotonic() - started < 10
 
 
+def test_a_forks_child_leaves_its_parents_attempts_alone() -> None:
+    script = """
+import os
+from batch.client.transport import WATCH, Attempt
+WATCH.begin(Attempt(0.001))
+child = os.fork()
+if not child:
+    os._exit(len(WATCH._attempts))
+print(os.waitpid(child, 0)[1], len(WATCH._attempts))
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "0 1\n"
+
+
 def test_a_body_that_stops_half_way_is_not_waited_for(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "IDLE", 0.3)
     assert "half-way" in str(failure(server, "stalls"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -77,6 +78,10 @@ class Watch:
     """
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, as a fork's child must: the attempts and their sockets are its parent's."""
         self._attempts: dict[int, Attempt] = {}
         self._busy = threading.Event()
         self._lock = threading.Lock()
@@ -96,7 +101,7 @@ class Watch:
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None or not self._thread.is_alive():  # the latter after a fork
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
                 self._thread.start()
 
@@ -116,6 +121,7 @@ class Watch:
 
 
 WATCH = Watch()
+os.register_at_fork(after_in_child=WATCH.forget)
 
 _here = threading.local()
 
