@@ -52,6 +52,7 @@ RACES = {
     )
 }
 QUICK = 300
+PATIENCE_S = 900
 
 
 def answers(output: Path) -> int | None:
@@ -70,7 +71,7 @@ def leg(race: Race, contestant: Contestant, turn: int, count: int, target: Targe
     trip = Trip(rows(count), output, target.url(race.port), race.concurrency)
     command = contestant.command(trip)
     before = target.mark(race.port)
-    measured = run(command, environment(**contestant.environment), folder, log)
+    measured = run(command, environment(**contestant.environment), folder, log, PATIENCE_S)
     served = target.served(race.port, before)
     answered = answers(output)
     asked_once = served["200"] == count + contestant.probes
