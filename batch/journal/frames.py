@@ -43,7 +43,7 @@ class Recorded(NamedTuple):
         key: The 16-byte digest of what was sent.
         occurrence: How many earlier rows had the same key.
         started: Seconds since the epoch, when the first attempt was about to be sent.
-        tries: The attempts as they stand in the line.
+        attempts: The requests that were sent for it.
         status: The last HTTP status, when there was one.
         body: The server's whole answer; empty when the row failed.
         failure: Why it failed; None when it was answered.
@@ -52,7 +52,7 @@ class Recorded(NamedTuple):
     key: bytes
     occurrence: int
     started: float
-    tries: bytes
+    attempts: tuple[Attempt, ...]
     status: int | None
     body: bytes
     failure: Failure | None
@@ -61,14 +61,6 @@ class Recorded(NamedTuple):
     def id(self) -> bytes:
         """Key and occurrence as one 16-byte name."""
         return row_id(self.key, self.occurrence)
-
-    @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """The requests that were sent for it."""
-        return tuple(
-            Attempt(_status(status), float(seconds), kind.decode(), charged == b"1")
-            for status, seconds, kind, charged in _TRY.findall(self.tries)
-        )
 
 
 def seal(line: bytes) -> bytes:
@@ -150,7 +142,11 @@ def parse(line: bytes) -> Recorded:
     if kind:
         failure = Failure(cast(Kind, kind.decode()), exact.loads(rest), status)
         rest = b""
-    return Recorded(unhexlify(key), int(occurrence), float(at), tries, status, rest, failure)
+    attempts = tuple(
+        Attempt(_status(one), float(seconds), error.decode(), charged == b"1")
+        for one, seconds, error, charged in _TRY.findall(tries)
+    )
+    return Recorded(unhexlify(key), int(occurrence), float(at), attempts, status, rest, failure)
 
 
 def _status(text: bytes) -> int | None:
