@@ -12,6 +12,7 @@ from .errors import JobError, RowError
 from .job import EMBEDDED, Job
 from .records import KEY_BYTES, Prompt
 from .settings import setting
+from .signature import Credentials
 from .wires import WIRES, Wire
 
 MOST = 1000
@@ -28,13 +29,16 @@ class Connection:
         identity: What it counts as in a row's key.
         model: Who is asked when a row names no model.
         note: What a person should know of it, or "".
+        arguments, credentials: What the client was made with, so that another process can make one.
     """
 
     client: Client
     wire: Wire
     identity: str
     model: str
-    note: str = ""
+    note: str
+    arguments: Mapping[str, Any]
+    credentials: Credentials
 
     def complete(self, messages: list[dict[str, Any]], parameters: Mapping[str, Any]) -> str:
         """One answer's text, one attempt.
@@ -73,29 +77,28 @@ def connect(job: Job, stack: ExitStack) -> Connection:
         JobError: No endpoint, credentials or model are named, or the embedded gateway lacks its packages.
     """
     endpoint = job.resolved_endpoint()
-    concurrency = job.concurrency if isinstance(job.concurrency, int) else MOST
+    arguments: dict[str, Any] = {
+        "url": endpoint.url,
+        "protocol": endpoint.protocol or "ails",
+        "connections": job.concurrency if isinstance(job.concurrency, int) else MOST,
+        "timeout": float(job.timeout),
+        "client_version": endpoint.client_version,
+        "allow_http": endpoint.allow_http,
+    }
+    identity, model, note = endpoint.identity, job.model, ""
     if endpoint.url == EMBEDDED:
         from .gateway.embedded import Embedded
 
         gateway = stack.enter_context(Embedded())
-        client = Client(gateway.url, "ails", gateway.credentials, connections=concurrency, timeout=float(job.timeout))
+        credentials = gateway.credentials
+        arguments |= {"url": gateway.url, "protocol": "ails"}
         # The key holds the model that answers, not the port: what the echo answered is asked again once there is a real model.
-        identity = f"{EMBEDDED}:{gateway.answers_as}"
-        connection = Connection(client, WIRES["ails"], identity, job.model or gateway.answers_as, gateway.why)
+        identity, model, note = f"{EMBEDDED}:{gateway.answers_as}", model or gateway.answers_as, gateway.why
     else:
-        model = job.model or setting("AILS_MODEL") or ""
+        model = model or setting("AILS_MODEL") or ""
         if not model and "model" not in job.row_params:
             raise JobError("no model: give --model, set AILS_MODEL, or name a column with --row-params model")
-        protocol = endpoint.protocol or "ails"
-        client = Client(
-            endpoint.url,
-            protocol,
-            endpoint.credentials(),
-            connections=concurrency,
-            timeout=float(job.timeout),
-            client_version=endpoint.client_version,
-            allow_http=endpoint.allow_http,
-        )
-        connection = Connection(client, WIRES[protocol], endpoint.identity, model)
-    stack.callback(connection.client.close)
-    return connection
+        credentials = endpoint.credentials()
+    client = Client(credentials=credentials, **arguments)
+    stack.callback(client.close)
+    return Connection(client, WIRES[arguments["protocol"]], identity, model, note, arguments, credentials)

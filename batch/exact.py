@@ -98,6 +98,10 @@ def strict(body: bytes) -> dict[str, Any]:
         raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except ValueError as error:
+        if "digits" in str(error):
+            raise ValueError("a number of thousands of digits") from None
+        raise
     if not isinstance(value, dict):
         raise ValueError(f"JSON, but {'null' if value is None else 'a ' + type(value).__name__} instead of an object")
     # Counting brackets overstates the depth by those inside strings, so only a suspicious body is measured.

@@ -21,7 +21,7 @@ from .settings import secret_file, setting
 from .signature import Credentials
 
 EMBEDDED = "embedded"
-PATHS = ("input", "output", "journal", "template_file", "schema", "errors", "metrics_file", "log_file")
+PATHS = ("input", "output", "journal", "template_file", "errors", "metrics_file", "log_file", "api_key_file", "secret_file")
 PLACEHOLDER = re.compile(r"\{(date|datetime|month|year)\}")
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -103,6 +103,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         parameters: Members of the request body beside model and messages, such as `max_tokens`.
         row_params: Columns that override parameters row by row.
         concurrency: Requests in flight at most, or `auto`.
+        engine: `threads` of this process, or `processes` that only sign and send, for rates one process cannot reach.
+        processes: How many of them; `auto` is one a core.
         rpm, tpm: Requests and tokens a minute.
         timeout: Seconds for one whole attempt.
         max_outage, deadline: Seconds.
@@ -136,6 +138,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     allow_http: bool = False
 
     concurrency: Annotated[int, Meta(ge=1, le=1000)] | Literal["auto"] = "auto"
+    engine: Literal["threads", "processes"] = "threads"
+    processes: Count | Literal["auto"] = "auto"
     rpm: Positive | None = None
     tpm: Positive | None = None
     burst: Positive | None = None
@@ -324,9 +328,9 @@ def load(path: str | Path, **overrides: Any) -> Job:
         raise JobError(f"{path}: cannot be read: {_words(error)}") from None
     except tomllib.TOMLDecodeError as error:
         raise JobError(f"{path}: not TOML: {error}") from None
-    for name in PATHS:
-        if name in settings:
-            settings[name] = _beside(path.parent, settings[name])
+    for table in (settings, settings.get("endpoint")):
+        if isinstance(table, dict):
+            table |= {name: _beside(path.parent, value) for name, value in table.items() if name in PATHS}
     if "/" in str(settings.get("quota", "")):
         settings["quota"] = str((path.parent / settings["quota"]).absolute())  # still with a slash, which tells it from a name
     return job(settings | overrides, where=str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -20,7 +21,9 @@ import numpy as np
 from . import formats
 from .alignment import Alignment
 from .asking import Asking
-from .connection import connect
+from .connection import MOST, connect
+from .engines import Engine
+from .engines.processes import Processes
 from .engines.threads import Threads
 from .errors import BatchError, Denied, Halted, Interrupted, JobError
 from .export import Written
@@ -136,7 +139,8 @@ class Trip:
         self.watch = watch
         self.telling = telling
         formats.preflight_output(job.output, inputs(job), format=job.output_format or None)
-        connection = connect(job, stack)
+        self.stack = stack
+        self.connection = connection = connect(job, stack)
         self.journal = stack.enter_context(Journal.open(_journal(job), fresh=job.fresh, wait=job.wait))
         self.asked = {
             "template": job.template_text(),
@@ -182,16 +186,16 @@ class Trip:
         pulse.start()
         # Counting reads the whole input, so it goes on beside the first requests.
         threading.Thread(target=self._count, name="count", daemon=True).start()
-        threads = Threads(self._ask, lambda: self.pace.width, self.stop.event)
+        engine = self._engine()
         try:
             for prompt in self.alignment.pending(self._has_time):
-                threads.put(prompt)
+                engine.put(prompt)
         except BatchError as error:
             self.stop.because(error)
         except KeyboardInterrupt:
             self.stop.interrupt(signal.SIGINT)
-        threads.finish()
-        self._drain(threads)
+        engine.finish()
+        self._drain(engine)
         self.judge.close()
         if self.journal.failed is None:
             self.journal.flush()
@@ -224,18 +228,51 @@ class Trip:
             total = self.alignment.source.estimate()
             self.estimate = min(total, self.job.limit) if total and self.job.limit else total
 
+    def _engine(self) -> Engine:
+        job = self.job
+        if job.engine == "threads":
+            return Threads(self._ask, lambda: self.pace.width, self.stop.event)
+        processes = job.processes if isinstance(job.processes, int) else os.cpu_count() or 1
+        most = job.concurrency if isinstance(job.concurrency, int) else MOST
+        engine = Processes(
+            self.asking,
+            self._take_off,
+            self._come_home,
+            self.stop.event,
+            arguments=self.connection.arguments,
+            credentials=self.connection.credentials,
+            processes=processes,
+            threads=most,
+        )
+        self.stack.callback(engine.close)
+        return engine
+
     def _ask(self, prompt: Prompt) -> None:
-        """One prompt's stay in flight: from the permit until its outcome is durable, or dropped."""
-        if not self.pace.acquire():
+        if not self._take_off(prompt):
             return
-        self.flying[prompt.index] = prompt.id
         try:
-            self.judge.outcome(self.asking(prompt))
-            return
-        except Stopped:
-            pass
-        except Denied as error:
-            self.judge.denied(error)
+            end: Outcome | BatchError = self.asking(prompt)
+        except BatchError as error:
+            end = error
+        self._come_home(prompt, end)
+
+    def _take_off(self, prompt: Prompt) -> bool:
+        """Take the permit that a row holds from now until its outcome is durable, or dropped."""
+        if not self.pace.acquire():
+            return False
+        self.flying[prompt.index] = prompt.id
+        return True
+
+    def _come_home(self, prompt: Prompt, end: Outcome | BatchError) -> None:
+        """A row's end: judged and journaled, or the run's end, which leaves the row pending."""
+        try:
+            if isinstance(end, Outcome):
+                self.judge.outcome(end)
+                return
+            if isinstance(end, Denied):
+                self.judge.denied(end)
+            elif not isinstance(end, Stopped):
+                self.stop.because(end)
         except BatchError as error:
             self.stop.because(error)
         except Exception as error:
@@ -267,8 +304,8 @@ class Trip:
             return True
         return not self.stop.hard.is_set() and monotonic() - self.stop.at < AFTER_SIGNAL
 
-    def _drain(self, threads: Threads) -> None:
-        while not threads.wait(0.1):
+    def _drain(self, engine: Engine) -> None:
+        while not engine.wait(0.1):
             if self.stop.hard.is_set() or (self.stop.event.is_set() and monotonic() - self.stop.at > DRAIN):
                 return
 

@@ -74,6 +74,8 @@ def job_options(command: Any) -> Any:
 @click.option("--output-format", metavar="FORMAT", help="By default from the suffix.")
 @click.option("--journal", metavar="PATH", help="Where every answer is kept; OUTPUT.journal by default.")
 @click.option("--concurrency", type=Number(), help="Requests in flight at most; 'auto' (default) finds the number.")
+@click.option("--engine", type=click.Choice(["threads", "processes"]), help="Send from threads (default) or from processes.")
+@click.option("--processes", type=Number(), help="How many processes; 'auto' (default) is one a core.")
 @click.option("--rpm", type=float, help="Requests a minute at most.")
 @click.option("--tpm", type=float, help="Tokens a minute at most.")
 @click.option("--burst", type=float, help="Requests that may go at once after a pause.")
@@ -136,22 +138,28 @@ def the_job(source: str, settings: dict[str, Any]) -> Job:
     from .. import job as jobs
     from ..errors import JobError
 
+    settings = gathered(settings)
+    if source.endswith(".toml"):
+        if "parameters" in settings:
+            settings["parameters"] = {**jobs.load(source).parameters, **settings["parameters"]}
+        return jobs.load(source, **settings)
+    if not settings.get("output"):
+        raise JobError(f"where do the answers go? ails-batch run {source} -o answers{Path(source).suffix or '.jsonl'}")
+    return jobs.job({"input": source} | settings)
+
+
+def gathered(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as fields of a job: those that are parameters of the request in one table, lists as lists."""
+    settings = dict(options)
     parameters = dict(_parameter(one) for one in settings.pop("params", ()))
     for name in ("temperature", "max_tokens"):
         if name in settings:
             parameters[name] = settings.pop(name)
     if "row_params" in settings:
         settings["row_params"] = [name.strip() for name in settings["row_params"].split(",") if name.strip()]
-    if source.endswith(".toml"):
-        loaded = jobs.load(source)
-        if parameters:
-            settings["parameters"] = {**loaded.parameters, **parameters}
-        return jobs.load(source, **settings)
     if parameters:
         settings["parameters"] = parameters
-    if not settings.get("output"):
-        raise JobError(f"where do the answers go? ails-batch run {source} -o answers{Path(source).suffix or '.jsonl'}")
-    return jobs.job({"input": source} | settings)
+    return settings
 
 
 def _parameter(text: str) -> tuple[str, Any]:

@@ -1,0 +1,128 @@
+"""A process that signs and sends: prompts come in on standard input, replies and errors go out on standard output.
+
+A frame is a length and a pickle, both ways; only this package's own parent is at the other end. The first frame names the
+server and its credentials, which so stand in no argument and no environment. When the parent is gone the input ends, and with
+it this process.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import sys
+import threading
+from queue import Empty, SimpleQueue
+from typing import IO, Any
+
+from ..client import Client
+from ..errors import BatchError, CallError
+from ..records import Prompt, Reply
+from ..signature import Credentials
+
+HEAD = struct.Struct("<I")
+
+Task = tuple[int, bytes, str, str]
+"""A number, the request's body, the content that is signed, the idempotency key."""
+
+Result = tuple[int, Reply | CallError]
+
+
+def read(stream: IO[bytes]) -> Any:
+    """The next frame's value.
+
+    Raises:
+        EOFError: The other end is gone.
+    """
+    head = stream.read(HEAD.size)
+    if len(head) < HEAD.size:
+        raise EOFError
+    body = stream.read(HEAD.unpack(head)[0])
+    return pickle.loads(body)  # noqa: S301 - from our own parent or child, by a pipe nobody else has
+
+
+def frame(value: Any) -> bytes:
+    """A value as a frame."""
+    body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    return HEAD.pack(len(body)) + body
+
+
+def main() -> None:
+    """Send until the input ends."""
+    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    threading.stack_size(256 * 1024)
+    try:
+        about = read(stdin)
+        client = Client(credentials=Credentials(about["api_key"], about["secret"]), **about["arguments"])
+        Sender(client, stdout, about["threads"]).serve(stdin)
+    except (EOFError, BrokenPipeError):
+        pass
+    except BatchError as error:
+        sys.stderr.write(f"ails-batch: a sending process could not start: {error}\n")
+    # Threads may be in the middle of requests that nobody waits for any more.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+class Sender:
+    """Threads that send what comes in.
+
+    Args:
+        client: Sends one attempt.
+        out: Where results go.
+        threads: How many at most.
+    """
+
+    def __init__(self, client: Client, out: IO[bytes], threads: int) -> None:
+        self._client = client
+        self._out = out
+        self._most = threads
+        self._threads = 0
+        self._tasks: SimpleQueue[Task] = SimpleQueue()
+        self._results: SimpleQueue[Result] = SimpleQueue()
+
+    def serve(self, stdin: IO[bytes]) -> None:
+        """Take tasks until there are no more.
+
+        Raises:
+            EOFError: The parent is gone.
+        """
+        threading.Thread(target=self._tell, name="tell", daemon=True).start()
+        while True:
+            self._tasks.put(read(stdin))
+            if self._tasks.qsize() > 1 or not self._threads:
+                self._start()
+
+    def _start(self) -> None:
+        if self._threads < self._most:
+            self._threads += 1
+            threading.Thread(target=self._send, name="send", daemon=True).start()
+
+    def _send(self) -> None:
+        while True:
+            number, body, content, key = self._tasks.get()
+            try:
+                result: Reply | CallError = self._client.call(Prompt(0, b"", 0, body, content), idempotency_key=key)
+            except CallError as error:
+                result = error.with_traceback(None)
+            except Exception as error:
+                result = CallError(f"a bug: {type(error).__name__}: {error}"[:500])
+            self._results.put((number, result))
+
+    def _tell(self) -> None:
+        while True:
+            batch = [self._results.get()]
+            try:
+                while len(batch) < 256:
+                    batch.append(self._results.get_nowait())
+            except Empty:
+                pass
+            try:
+                self._out.write(frame(batch))
+                self._out.flush()
+            except BrokenPipeError:
+                os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
