@@ -54,18 +54,33 @@ def outcome(name: bytes, index: int, result: Answer) -> Outcome:
     return Outcome(index, name, 0, result, (Attempt(200, 0.2),), 1.7e9 + index / 1000)
 
 
+class Watch:
+    """Wall and processor seconds since it was made; on a busy machine only the second is the code's own."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> str:
+        """Both, for a table."""
+        return f"{time.perf_counter() - self.wall:.2f} s ({time.process_time() - self.cpu:.2f} cpu)"
+
+    def each(self, count: int) -> str:
+        """Both for one of many, in microseconds."""
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        return f"{wall / count * 1e6:.2f} us ({cpu / count * 1e6:.2f} cpu)"
+
+
 def line(_: Path, rows: int) -> None:
     """Building and reading one line."""
     one, count = outcome(key(0), 0, answer()), 100_000
-    start = time.perf_counter()
+    watch = Watch()
     for _number in range(count):
         text = frames.row(one)
-    built = time.perf_counter()
+    say("build a line", watch.each(count), f"{len(text)} bytes")
+    watch = Watch()
     for _number in range(count):
         frames.parse(text)
-    read = time.perf_counter()
-    say("build a line", f"{(built - start) / count * 1e6:.1f} us", f"{len(text)} bytes")
-    say("read a line", f"{(read - built) / count * 1e6:.1f} us")
+    say("read a line", watch.each(count))
 
 
 def mark(folder: Path, rows: int) -> None:
@@ -73,11 +88,11 @@ def mark(folder: Path, rows: int) -> None:
     names = [key(number) for number in range(100_000)]
     with Journal.open(folder / "marks") as journal:
         journal.begin({})
-        start = time.perf_counter()
+        watch = Watch()
         for name in names:
             journal.mark(name, 1)
             journal.unmark(name)
-        say("mark and unmark a row", f"{(time.perf_counter() - start) / len(names) * 1e6:.1f} us")
+        say("mark and unmark a row", watch.each(len(names)))
 
 
 def producers(folder: Path, rows: int) -> None:
@@ -113,7 +128,7 @@ def fill(folder: Path, rows: int) -> None:
     with Journal.open(folder / "journal") as journal:
         journal.begin({})
         journal.on_durable = lambda outcomes: window.release(len(outcomes))
-        start = time.perf_counter()
+        watch, start = Watch(), time.perf_counter()
         for first in range(0, rows, CHUNK):
             names = keys(first, min(CHUNK, rows - first))
             assert not any(journal.occurrences(names))
@@ -125,6 +140,7 @@ def fill(folder: Path, rows: int) -> None:
         journal.flush()
         seconds = time.perf_counter() - start
         say("first run, one producer", f"{rows / seconds:,.0f} rows/s", f"{rows / journal.syncs:.0f} rows a sync")
+        say("  a row", watch.each(rows))
         say("  memory for index and keys seen", f"{(peak() - base) / rows:.1f} bytes/row", f"peak {peak() / 2**20:.0f} MiB")
         size = journal.path.stat().st_size
         say("  journal", f"{size / 2**30:.2f} GiB")
@@ -135,11 +151,10 @@ def fill(folder: Path, rows: int) -> None:
 def replay(folder: Path, rows: int) -> None:
     """Opening after a kill: every line read, every CRC checked, a checkpoint left."""
     base = memory()
-    start = time.perf_counter()
+    watch = Watch()
     journal = Journal.open(folder / "journal")
-    seconds = time.perf_counter() - start
+    say("open without checkpoint (and leave one)", watch.seconds())
     assert len(journal) == rows
-    say("open without checkpoint (and leave one)", f"{seconds:.1f} s", f"{rows / seconds:,.0f} rows/s")
     say("  memory", f"{(peak() - base) / rows:.1f} bytes/row", f"peak {peak() / 2**20:.0f} MiB")
     journal.close()
 
@@ -147,26 +162,25 @@ def replay(folder: Path, rows: int) -> None:
 def resume(folder: Path, rows: int) -> None:
     """Opening with a checkpoint, and a reading pass over an unchanged input."""
     base = memory()
-    start = time.perf_counter()
+    watch = Watch()
     with Journal.open(folder / "journal") as journal:
-        opened = time.perf_counter()
+        say("open with checkpoint", watch.seconds())
         assert len(journal) == rows
+        watch = Watch()
         handles = np.empty(rows, np.int64)
         for first in range(0, rows, CHUNK):
             names = keys(first, min(CHUNK, rows - first))
             assert not any(journal.occurrences(names))
             handles[first : first + len(names)] = journal.find(names)
-        passed = time.perf_counter()
+        say("occurrences and find, all known", watch.each(rows))
         assert (handles & 15 == 0).all() and (handles >= 0).all()
-        say("open with checkpoint", f"{opened - start:.2f} s")
-        say("occurrences and find, all known", f"{(passed - opened) / rows * 1e6:.2f} us/row")
         used = peak() - base - handles.nbytes
         say("  memory", f"{used / rows:.1f} bytes/row", f"peak {peak() / 2**20:.0f} MiB")
         sample = handles[: min(rows, 500_000)]
-        start = time.perf_counter()
+        watch = Watch()
         for first in range(0, len(sample), CHUNK):
             journal.read_many(sample[first : first + CHUNK])
-        say("read_many", f"{(time.perf_counter() - start) / len(sample) * 1e6:.2f} us/row")
+        say("read_many", watch.each(len(sample)))
 
 
 def memory() -> int:
@@ -183,7 +197,7 @@ def peak() -> int:
 
 def say(what: str, figure: str, more: str = "") -> None:
     """One line of the table."""
-    print(f"{what:42} {figure:>20}   {more}", flush=True)
+    print(f"{what:42} {figure:>26}   {more}", flush=True)
 
 
 def main() -> None:
