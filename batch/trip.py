@@ -274,7 +274,9 @@ class Trip:
             elif not isinstance(end, Stopped):
                 self.stop.because(end)
         except BatchError as error:
+            # The journal cannot take it, but it was sent: it keeps its mark and its permit, so that nobody else is sent meanwhile.
             self.stop.because(error)
+            return
         except Exception as error:
             if not self.home.is_set():  # afterwards the journal is closed, and nobody waits for this row any more
                 self.stop.because(BatchError(f"a bug, please report it: {type(error).__name__}: {error}"))
@@ -324,7 +326,8 @@ class Trip:
             self._show()
             if now - ticked >= 1.0 and self.journal.failed is None:
                 ticked = now
-                self.journal.tick(asdict(self.pace.state()))
+                with contextlib.suppress(BatchError):  # the next look finds out
+                    self.journal.tick(asdict(self.pace.state()))
         self._show()
 
     def _show(self) -> None:
