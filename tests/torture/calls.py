@@ -26,7 +26,8 @@ def injected(calls: str, what: str) -> list[str]:
 
 def points(arena: Arena, calls: str, torn: bool) -> int:
     """How many of these calls a thread of an undisturbed run makes at most."""
-    story = _begun(arena, f"points-{calls.partition(',')[0]}-{torn}", torn)
+    name = f"points-{calls.partition(',')[0]}-{torn}-{len(list(arena.folder.glob('points-*')))}"
+    story = _begun(arena, name, torn)
     log = story.home / "strace"
     story.end(story.start(["strace", "-qq", "-ff", "-o", str(log), "-e", f"trace={calls}", "--"]))
     return max((len(path.read_bytes().splitlines()) for path in story.home.glob("strace.*")), default=0)
@@ -113,7 +114,7 @@ def lying_writes(arena: Arena, tries: int) -> Iterator[Try]:
     for number in range(tries):
         story = Story(arena, f"lie-{number}", ROWS, concurrency=4, wait=4)
         story.journal.touch(0o600)
-        before = injected("write", f"retval=4:when={number % 8 + 1}")
+        before = injected("write", f"retval=4:when={number % 8 + 2}")
         before[1:1] = ["-P", str(story.journal)]
         yield _one(story, before, frozenset({0, 3}), f"lie-{number}: ")
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +61,7 @@ def can_mount(folder: Path) -> str:
     if os.geteuid():
         return "needs root to mount"
     try:
-        with tmpfs(folder / "mount-tried", 4096):
+        with tempfile.TemporaryDirectory(dir=folder) as name, tmpfs(Path(name) / "disk", 4096):
             pass
     except (OSError, subprocess.CalledProcessError):
         return "mounting is not allowed here"
@@ -74,9 +75,10 @@ def can_loop(folder: Path) -> str:
     if not shutil.which("mkfs.ext4"):
         return "mkfs.ext4 is not installed"
     try:
-        image(folder / "loop-tried")
-        with loop(folder / "loop-tried", folder / "loop-mounted"):
-            pass
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            image(Path(name) / "image")
+            with loop(Path(name) / "image", Path(name) / "disk"):
+                pass
     except (OSError, subprocess.CalledProcessError):
         return "no loop device can be mounted here"
     return ""

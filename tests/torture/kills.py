@@ -139,7 +139,7 @@ def _out_of_memory(arena: Arena, number: int, group: Path) -> Try:
 
     rng = arena.rng("oom", number)
     story = Story(arena, f"oom-{number}", 400, wait=30)
-    hog = subprocess.Popen([sys.executable, "-c", HOG], stdin=subprocess.PIPE, preexec_fn=lambda: join(-900))
+    hog = subprocess.Popen([sys.executable, "-c", HOG], stdin=subprocess.PIPE, preexec_fn=lambda: join(0))
     try:
         run = story.start(prepare=lambda: join(1000))
         story.until_asked(run, rng.randrange(1, 200))
