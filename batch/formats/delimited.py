@@ -20,6 +20,9 @@ from .table import CAP, CHUNK_ROWS, MISSING, TOO_LONG, Chunk, Layout, Places, Re
 from .text import Text, Torn
 from .values import as_text
 
+PLAIN = frozenset((str, int, float, type(None)))
+"""What csv writes as it should be."""
+
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """How a cell begins that a spreadsheet would execute (OWASP, "CSV Injection")."""
 
@@ -293,29 +296,29 @@ class Writer:
             places = [at.get(name, -1) for name in self._columns]
             table = [[*cells, ""] for cells in table]
             table = [[cells[place] for place in places] for cells in table]
-        rows: list[list[str]] = []
+        names, guard = self._names, self._guard
+        rows: list[list[Any]] = []
         for position, generated in zip(positions, members, strict=True):
-            if position in chunk.problems and not self._names:
+            if not names and position in chunk.problems:
                 self._write(rows)
                 rows = []
                 self._out.write(chunk.raw_input[position].encode("utf-8", "backslashreplace") + b"\n")
                 continue
-            cells = [cell if type(cell) is str else as_text(cell) for cell in table[position]]
-            for name in self._names:
-                value = generated.get(name)
-                guarded = self._guard and isinstance(value, str) and value.startswith(DANGEROUS)
-                cells.append(f"'{value}" if guarded else as_text(value))
-            rows.append(cells)
+            made = [generated.get(name) for name in names]
+            if guard:
+                made = [f"'{cell}" if isinstance(cell, str) and cell.startswith(DANGEROUS) else cell for cell in made]
+            row = table[position] + made
+            rows.append(row if PLAIN.issuperset(map(type, row)) else [as_text(cell) for cell in row])
         self._write(rows)
 
-    def _write(self, rows: list[list[str]], *, quoted: bool = False) -> None:
+    def _write(self, rows: list[list[Any]], *, quoted: bool = False) -> None:
         text = self._text(rows, quoted)
         if "\r" in text and not quoted:
             # csv quotes cells that hold its own line end, not those that hold another one.
-            text = "".join(self._text([row], any("\r" in cell for cell in row)) for row in rows)
+            text = "".join(self._text([row], any("\r" in cell for cell in row if type(cell) is str)) for row in rows)
         self._out.write(text.encode("utf-8", "backslashreplace"))
 
-    def _text(self, rows: list[list[str]], quoted: bool) -> str:
+    def _text(self, rows: list[list[Any]], quoted: bool) -> str:
         text = io.StringIO(newline="")
         make = partial(csv.writer, text, delimiter=self._delimiter, lineterminator="\n")
         writer = make(quoting=csv.QUOTE_ALL) if quoted else make()

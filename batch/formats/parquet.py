@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import BatchError, InputError, JobError
 from .compression import Writable
 from .snapshot import Snapshot
-from .table import CHUNK_ROWS, FIRST_ROWS, MISSING, Chunk, Layout, Places, frame
+from .table import BLOCK, CHUNK_ROWS, FIRST_ROWS, MISSING, Chunk, Layout, Places, frame
 from .text import Text
 from .values import as_json, as_text
 
@@ -92,7 +92,7 @@ class Table:
     def _open(self) -> Any:
         arrow = _arrow()
         try:
-            return arrow.parquet.ParquetFile(arrow.PythonFile(_Seekable(self.snapshot), mode="r"))
+            return arrow.parquet.ParquetFile(arrow.PythonFile(_Seekable(self.snapshot), mode="r"), buffer_size=BLOCK)
         except (arrow.ArrowException, OSError, ValueError) as error:
             raise self._damaged(error) from None
 
@@ -123,7 +123,7 @@ class Table:
         done = 0
         want = min(FIRST_ROWS, rows)
         try:
-            for batch in file.iter_batches(batch_size=rows):
+            for batch in file.iter_batches(batch_size=rows, use_threads=False):
                 start = 0
                 while start < len(batch):
                     piece = batch.slice(start, want)

@@ -109,14 +109,16 @@ class Chunk:
 
     def rows(self) -> Iterator[Row]:
         """The chunk's rows, one by one."""
-        names, name, unit = self.columns, self.places.name, self.places.unit
+        names, name, unit, problems = self.columns, self.places.name, self.places.unit, self.problems
         objects: Iterable[dict[str, Any]] | None = self.objects
         if objects is None:
             objects = (dict(zip(names, cells, strict=True)) for cells in self.cells())
         for position, (line, values) in enumerate(zip(self.places.lines, objects, strict=True)):
-            if position in self.problems:
-                values = {}
-            yield Row(self.first + position, f"{name}, {unit} {line}", values, self.problems.get(position, ""))
+            place = f"{name}, {unit} {line}"
+            if position in problems:
+                yield Row(self.first + position, place, {}, problems[position])
+            else:
+                yield Row(self.first + position, place, values)
 
 
 @dataclass(frozen=True, slots=True)
