@@ -13,8 +13,7 @@ from .errors import StorageError
 from .export import COLUMNS, RAW, RAW_INPUT, Written, export
 from .job import Job, digest
 from .journal import Journal
-from .prompts import Prompts
-from .reading import AGAIN, Reading
+from .reading import AGAIN, Reading, Selection, prompts_of
 from .records import Prompt
 from .spool import Spool
 from .tally import Tally
@@ -37,16 +36,6 @@ class Alignment:
         self._journal = journal
         self._tally = tally
         self.wire = WIRES[asked["protocol"]]
-        prompts = Prompts(
-            self.wire,
-            asked["identity"],
-            model=asked["model"],
-            template=asked["template"],
-            column=job.prompt_column,
-            system=job.system,
-            parameters=job.parameters,
-            row_params=job.row_params,
-        )
         reserved = [job.prefix + name for name in (*COLUMNS, RAW, RAW_INPUT)]
         self.source = stack.enter_context(
             formats.source(
@@ -58,10 +47,21 @@ class Alignment:
             )
         )
         self.spool = Spool(journal.folder)
-        self.reading = Reading(job, self.source, prompts, journal, self.spool, tally)
+        self.selection = Selection(job, self.source, prompts_of(job, asked))
+        self.reading = Reading(job, self.selection, journal, self.spool, tally)
         self._there = _state(job.output)
         self._asked = digest([job.asked(), asked])
         self._shape = digest([job.output, job.output_format, job.prefix, job.keep_raw, job.csv_guard, job.errors])
+
+    def look_through(self) -> None:
+        """Read everything once before anything is sent.
+
+        Raises:
+            InputError: The input is no table.
+            JobError: More rows than `bad_rows` cannot be asked.
+        """
+        for _ in self.selection.chunks():
+            pass
 
     def pending(self, going_on: Callable[[], bool]) -> Iterator[Prompt]:
         """The prompts that are to be asked; see `Reading.pending`."""
@@ -92,19 +92,22 @@ class Alignment:
             raise StorageError(
                 f"{job.output} was replaced while the run went on; move it away, then: ails-batch export {job.output}"
             )
+        batch = formats.output_format(job.output, job.output_format or None) == "openai-batch"
+        prefix = "" if batch else job.prefix  # its lines have no columns that could clash
+        keep_raw = job.keep_raw or batch
         names = dict(COLUMNS)
-        if job.keep_raw:
+        if keep_raw:
             names[RAW] = str
         if self.reading.unreadable:
             names[RAW_INPUT] = str
         sink = formats.sink(
             job.output,
             self.source,
-            {job.prefix + name: kind for name, kind in names.items()},
+            {prefix + name: kind for name, kind in names.items()},
             format=job.output_format or None,
             guard=job.csv_guard,
         )
-        written = export(self.source, self.spool, self._journal, sink, self.wire, prefix=job.prefix, keep_raw=job.keep_raw)
+        written = export(self.source, self.spool, self._journal, sink, self.wire, prefix=prefix, keep_raw=keep_raw)
         about = {
             "asked": self._asked,
             "shape": self._shape,

@@ -28,12 +28,18 @@ ANSWER_TOKENS = 256
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent for one row, and the key it is known by."""
+    """What is sent for one row, and the key it is known by.
+
+    Attributes:
+        tokens: Estimated tokens, prompt and answer together.
+        answer_tokens: Those of them that the answer is taken to need.
+    """
 
     key: bytes
     body: bytes
     content: str
     tokens: int
+    answer_tokens: int = 0
 
 
 def _said(value: Any) -> Any:
@@ -125,6 +131,7 @@ class Prompts:
         wire: How the protocol writes a request.
         identity: What the endpoint counts as.
         model: The job's model; a row may name its own.
+        insist: Whether the job's model is asked even where an OpenAI batch line names another.
         template: Jinja2 text of the user message; without one the column is taken as it is.
         column: The column to take when there is no template.
         system: Jinja2 text of a system message, or "".
@@ -146,6 +153,7 @@ class Prompts:
         system: str = "",
         parameters: Mapping[str, Any] | None = None,
         row_params: Iterable[str] = (),
+        insist: bool = False,
     ) -> None:
         self._write = wire.request
         self._seed = blake2b(f"{wire.name}\0{identity}\0".encode(), digest_size=KEY_BYTES)
@@ -156,6 +164,7 @@ class Prompts:
         self._row_params = tuple(row_params)
         self._column = column or "prompt"
         self._messages_too = not template and not column
+        self._insist = insist
 
     def __call__(self, row: Row) -> Request:
         """What is sent for `row`.
@@ -169,13 +178,21 @@ class Prompts:
         model, parameters = self._model, self._parameters
         if self._row_params:
             model, parameters = self._overridden(values)
-        messages = self._asked(values)
+        if self._messages_too and (body := _batch_line(values)) is not None:
+            named = body.pop("model", "")
+            model = model if model and self._insist else named or model
+            messages = self._with_system(_messages(body.pop("messages", None)), values)
+            parameters = {**parameters, **body}
+        else:
+            messages = self._asked(values)
         if not model:
             raise RowError("no model: give --model, or a column 'model' with --row-params model")
-        body, content = self._write(model, messages, parameters)
+        written, content = self._write(model, messages, parameters)
         key = self._seed.copy()
-        key.update(body)
-        return Request(key.digest(), body, content, self._tokens(messages, parameters))
+        key.update(written)
+        size = sum(len(said) for message in messages if isinstance(said := message.get("content"), str))
+        answer = _answer_tokens(parameters)
+        return Request(key.digest(), written, content, size // CHARACTERS_A_TOKEN + answer, answer)
 
     def _asked(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self._template:
@@ -223,11 +240,27 @@ class Prompts:
                 parameters[name] = cell
         return model, parameters
 
-    @staticmethod
-    def _tokens(messages: list[dict[str, Any]], parameters: Mapping[str, Any]) -> int:
-        size = sum(len(content) for message in messages if isinstance(content := message.get("content"), str))
-        limit = parameters.get("max_tokens") or parameters.get("max_completion_tokens")
-        return size // CHARACTERS_A_TOKEN + (int(limit) if isinstance(limit, (int, float)) else ANSWER_TOKENS)
+
+def _answer_tokens(parameters: Mapping[str, Any]) -> int:
+    limit = parameters.get("max_tokens") or parameters.get("max_completion_tokens")
+    return int(limit) if isinstance(limit, (int, float)) and 0 < limit < 2**31 else ANSWER_TOKENS
+
+
+def _batch_line(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A copy of the request in an OpenAI batch line (`custom_id`, `method`, `url`, `body`); None where the row is none."""
+    if "custom_id" not in values or "prompt" in values or "messages" in values or not {"url", "body"} & values.keys():
+        return None
+    url, body = values.get("url"), values.get("body")
+    if url is not None and not str(url).endswith("/chat/completions"):
+        raise RowError(f"url {str(url)[:60]!r}: only chat completions are asked")
+    if isinstance(body, str):
+        try:
+            body = loads(body.encode("utf-8"))
+        except (ValueError, UnicodeEncodeError) as error:
+            raise RowError(f"'body' is no JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise RowError("'body' is no object: an OpenAI batch line has its request there")
+    return {name: value for name, value in body.items() if name != "stream" or value}
 
 
 def missing_column(name: str, values: Iterable[str]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
+from itertools import islice
 
 from .errors import InputError, JobError, RowError
 from .exact import dumps
@@ -15,6 +16,7 @@ from .prompts import Condition, Prompts, Request
 from .records import Prompt, Row, row_id
 from .spool import Spool
 from .tally import Tally
+from .wires import WIRES
 
 AGAIN = frozenset({"transient", "bad_body", "internal", "pending"})
 """Failures that the next run tries again without being told."""
@@ -22,37 +24,159 @@ AGAIN = frozenset({"transient", "bad_body", "internal", "pending"})
 FINAL = frozenset({"refused", "bad_answer", "too_large"})
 """Failures that are tried again only with `retry_failed`."""
 
+Asked = tuple[Row, Request | RowError]
+"""A row, and what is sent for it or why nothing can be."""
+
+
+def prompts_of(job: Job, asked: Mapping[str, str]) -> Prompts:
+    """How a job's rows become requests.
+
+    Args:
+        job: Which columns, texts and parameters are sent.
+        asked: What decides a row's key beside these and its own values: `template`, `protocol`, `identity` and `model`.
+
+    Raises:
+        JobError: A template does not parse.
+    """
+    return Prompts(
+        WIRES[asked["protocol"]],
+        asked["identity"],
+        model=asked["model"],
+        template=asked["template"],
+        column=job.prompt_column,
+        system=job.system,
+        parameters=job.parameters,
+        row_params=job.row_params,
+        insist=bool(job.model),
+    )
+
+
+class Selection:
+    """The selected rows of an input, each with its request or the reason why it cannot be asked.
+
+    Args:
+        job: Which rows are wanted, and how many may be bad.
+        source: The input.
+        prompts: A row to its request.
+
+    Attributes:
+        count: How many rows were selected so far.
+        bad: How many of them cannot be asked.
+        unreadable: How many of these were no rows at all.
+        whole: Whether the pass has seen the whole input.
+    """
+
+    def __init__(self, job: Job, source: Source, prompts: Prompts) -> None:
+        self._job = job
+        self._source = source
+        self._prompts = prompts
+        self._wanted = Condition(job.where) if job.where else None
+        self.count = self.bad = self.unreadable = 0
+        self.whole = False
+
+    def chunks(self, going_on: Callable[[], bool] = lambda: True) -> Iterator[list[Asked]]:
+        """The rows from the beginning, some at a time.
+
+        Args:
+            going_on: Asked before every chunk; once it says no, the pass ends where it is and is not whole.
+
+        Raises:
+            InputError: The input is no table, or no row has the column that is asked for.
+            JobError: More rows than `bad_rows` cannot be asked.
+        """
+        self.count = self.bad = self.unreadable = 0
+        self.whole = False
+        limit = self._job.limit
+        sampled = self._sample(self._job.sample) if self._job.sample else None
+        for chunk in self._source.chunks():
+            if not going_on():
+                return
+            wanted = (one for one in self._selected(chunk) if sampled is None or one[0].number in sampled)
+            rows = self._asked(islice(wanted, limit - self.count) if limit else wanted)
+            if not self.count and rows:
+                self._refuse_a_missing_column(rows)
+            self.count += len(rows)
+            yield rows
+            if limit and self.count >= limit:
+                break
+        self.whole = True
+
+    def _selected(self, chunk: Chunk) -> Iterator[tuple[Row, RowError | None]]:
+        """The wanted rows; with an error where it cannot be told, for no row may go missing because of a condition."""
+        for row in chunk.rows():
+            error = None
+            if self._wanted is not None and not row.problem:
+                try:
+                    if not self._wanted(row.values):
+                        continue
+                except RowError as unclear:
+                    error = unclear
+            yield row, error
+
+    def _asked(self, rows: Iterable[tuple[Row, RowError | None]]) -> list[Asked]:
+        asked: list[Asked] = []
+        for row, error in rows:
+            try:
+                if error:
+                    raise error
+                asked.append((row, self._prompts(row)))
+            except RowError as reason:
+                self.bad += 1
+                self.unreadable += bool(row.problem)
+                asked.append((row, reason))
+        if self._job.bad_rows is not None and self.bad > self._job.bad_rows:
+            place, why = next((row.place, reason) for row, reason in reversed(asked) if isinstance(reason, RowError))
+            raise JobError(f"{place}: {why}: more than --bad-rows {self._job.bad_rows} rows cannot be asked")
+        return asked
+
+    def _refuse_a_missing_column(self, rows: list[Asked]) -> None:
+        """A column that no row of the first chunk has is a mistake in the job, not in its rows."""
+        errors = {str(request) if isinstance(request, RowError) else "" for _, request in rows}
+        if len(errors) == 1 and (words := errors.pop()).startswith("no column "):
+            raise InputError(f"{self._source.name}: {words}")
+
+    def _sample(self, size: int) -> frozenset[int]:
+        """The numbers of the rows with the smallest seeded content hashes: the same rows after edits elsewhere."""
+        seed = blake2b(str(self._job.sample_seed).encode(), digest_size=16)
+
+        def ranked() -> Iterator[tuple[bytes, int]]:
+            for chunk in self._source.chunks():
+                for row, _ in self._selected(chunk):
+                    content = seed.copy()
+                    content.update(row.problem.encode() or dumps(dict(row.values)))
+                    yield content.digest(), row.number
+
+        return frozenset(number for _, number in heapq.nsmallest(size, ranked()))
+
 
 class Reading:
     """Reads the input once.
 
     Args:
-        job: Which rows are wanted, and which failures are tried again.
-        source: The input.
-        prompts: A row to its request.
+        job: Which failures are tried again.
+        selection: The rows.
         journal: Knows which rows have an answer.
         spool: Keeps the ids, for the export.
         tally: Counts rows that need no asking.
 
-    Attributes:
-        whole: Whether the pass has seen the whole input.
-        unreadable: How many lines were no rows.
     """
 
-    def __init__(self, job: Job, source: Source, prompts: Prompts, journal: Journal, spool: Spool, tally: Tally) -> None:
-        self._job = job
-        self._source = source
-        self._prompts = prompts
+    def __init__(self, job: Job, selection: Selection, journal: Journal, spool: Spool, tally: Tally) -> None:
+        self._selection = selection
         self._journal = journal
         self._spool = spool
         self._tally = tally
-        self._wanted = Condition(job.where) if job.where else None
-        self._sampled: frozenset[int] | None = None
         self._due = AGAIN | FINAL if job.retry_failed else AGAIN
-        self._sampling = False
-        self._bad = 0
-        self.unreadable = 0
-        self.whole = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether the pass has seen the whole input."""
+        return self._selection.whole
+
+    @property
+    def unreadable(self) -> int:
+        """How many lines were no rows."""
+        return self._selection.unreadable
 
     def pending(self, going_on: Callable[[], bool]) -> Iterator[Prompt]:
         """The prompts that are to be asked, in input order.
@@ -64,62 +188,14 @@ class Reading:
             InputError: The input is no table, or no row has the column that is asked for.
             JobError: More rows than `bad_rows` cannot be asked.
         """
-        if self._job.sample:
-            self._sampling = True
-            self._sampled = self._sample(self._job.sample)
-            self._sampling = False
         self._spool.begin()
         self._journal.restart_pass()
-        for chunk in self._source.chunks():
-            if not going_on():
-                self._spool.close()
-                return
-            first = self._spool.count
-            rows = self._asked(self._selected(chunk))
-            if not first and rows:
-                self._refuse_a_missing_column(rows)
+        for rows in self._selection.chunks(going_on):
             yield from self._unanswered(rows)
             self._tally.read = self._spool.count
-            if self._job.limit and self._spool.count >= self._job.limit:
-                break
         self._spool.close()
-        self.whole = True
 
-    def _selected(self, chunk: Chunk) -> Iterator[tuple[Row, RowError | None]]:
-        """The wanted rows; with an error where it cannot be told, for no row may go missing because of a condition."""
-        room = self._job.limit - self._spool.count if self._job.limit and not self._sampling else -1
-        for row in chunk.rows():
-            if room == 0:
-                return
-            if self._sampled is not None and row.number not in self._sampled:
-                continue
-            error = None
-            if self._wanted is not None and not row.problem:
-                try:
-                    if not self._wanted(row.values):
-                        continue
-                except RowError as unclear:
-                    error = unclear
-            yield row, error
-            room -= 1
-
-    def _asked(self, rows: Iterator[tuple[Row, RowError | None]]) -> list[tuple[Row, Request | RowError]]:
-        asked: list[tuple[Row, Request | RowError]] = []
-        for row, error in rows:
-            try:
-                if error:
-                    raise error
-                asked.append((row, self._prompts(row)))
-            except RowError as reason:
-                self._bad += 1
-                self.unreadable += bool(row.problem)
-                asked.append((row, reason))
-        if self._job.bad_rows is not None and self._bad > self._job.bad_rows:
-            place, why = next((row.place, reason) for row, reason in reversed(asked) if isinstance(reason, RowError))
-            raise JobError(f"{place}: {why}: more than --bad-rows {self._job.bad_rows} rows cannot be asked")
-        return asked
-
-    def _unanswered(self, rows: list[tuple[Row, Request | RowError]]) -> Iterator[Prompt]:
+    def _unanswered(self, rows: list[Asked]) -> Iterator[Prompt]:
         requests = [request for _, request in rows if isinstance(request, Request)]
         occurrences = self._journal.occurrences([request.key for request in requests])
         names = [row_id(request.key, nth) for request, nth in zip(requests, occurrences, strict=True)]
@@ -139,22 +215,3 @@ class Reading:
             else:
                 self._tally.row(cached=state == "ok", failed=state != "ok")
         yield from due
-
-    def _refuse_a_missing_column(self, rows: list[tuple[Row, Request | RowError]]) -> None:
-        """A column that no row of the first chunk has is a mistake in the job, not in its rows."""
-        errors = {str(request) if isinstance(request, RowError) else "" for _, request in rows}
-        if len(errors) == 1 and (words := errors.pop()).startswith("no column "):
-            raise InputError(f"{self._source.name}: {words}")
-
-    def _sample(self, size: int) -> frozenset[int]:
-        """The numbers of the rows with the smallest seeded content hashes: the same rows after edits elsewhere."""
-        seed = blake2b(str(self._job.sample_seed).encode(), digest_size=16)
-
-        def ranked() -> Iterator[tuple[bytes, int]]:
-            for chunk in self._source.chunks():
-                for row, _ in self._selected(chunk):
-                    content = seed.copy()
-                    content.update(row.problem.encode() or dumps(dict(row.values)))
-                    yield content.digest(), row.number
-
-        return frozenset(number for _, number in heapq.nsmallest(size, ranked()))

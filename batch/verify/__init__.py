@@ -164,6 +164,7 @@ class _Check:
             system=job.get("system", ""),
             parameters=exact.loads(exact.dumps(job.get("parameters", {}))),
             row_params=job.get("row_params", ()),
+            insist=bool(job.get("model")),
         )
         self._verdict = Verdict(source, output, str(ledger.path))
         self._unsettled: dict[bytes, _Unsettled] = {}
