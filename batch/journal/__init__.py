@@ -7,6 +7,7 @@ what is in flight, a checkpoint of the index, and tails that were cut.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,8 @@ __all__ = ["STATES", "Journal", "MarkedRow", "Recorded", "RepairReport", "compac
 
 STALE = 50_000
 """Lines that may stand behind the checkpoint before a new one is written; they replay in a tenth of a second."""
+LOOK_AGAIN = 0.2
+"""Seconds between two tries for a lock that is waited for."""
 READ_ONLY = "the journal was opened for reading only"
 NEAR = 1 << 20
 """Lines this close together are read in one go."""
@@ -82,6 +85,7 @@ class Journal:
         lock: bool = True,
         readonly: bool = False,
         clock: Clock = SYSTEM,
+        stopping: threading.Event | None = None,
         stale: int = STALE,
     ) -> Journal:
         """Lock the journal, cut its torn tail, and learn what it holds.
@@ -92,20 +96,18 @@ class Journal:
             fresh: Move the old journal aside, to `PATH.old-<UTC time>`, and begin a new one.
             lock: False goes without a lock, for file systems that have none.
             readonly: Take no lock and change nothing; a torn tail is passed over.
-            clock: Stamps lines and spaces ticks.
+            clock: Stamps lines, spaces ticks and waits.
+            stopping: Ends the wait when it is set.
             stale: Lines that may stand behind the checkpoint before a new one is written.
 
         Raises:
-            Busy: Another run holds it; the text says which.
+            Busy: Another run holds it, and the wait was not wanted or was ended; the text says which.
             JobError: The path cannot be a journal, is of another format, or has no locks.
             JournalDamaged: A bad line stands before a good one.
             StorageError: The disk refused.
         """
         path = Path(path)
-        try:
-            descriptor = _read_only(path) if readonly else acquire(path, wait=wait, lock=lock)
-        except Held:
-            raise held_by(path) from None
+        descriptor = _read_only(path) if readonly else _acquired(path, wait=wait, lock=lock, clock=clock, stopping=stopping)
         journal = cls(path, descriptor, readonly=readonly, clock=clock, stale=stale)
         try:
             if not readonly:
@@ -403,6 +405,17 @@ class Journal:
             if self._marks:
                 self._marks.close()
             os.close(self._descriptor)
+
+
+def _acquired(path: Path, *, wait: bool, lock: bool, clock: Clock, stopping: threading.Event | None) -> int:
+    stopping = stopping or threading.Event()
+    while True:
+        try:
+            return acquire(path, lock=lock)
+        except Held:
+            # Not a blocking flock: Python takes that up again after a signal, so a handler that only sets a flag never ends it.
+            if not wait or clock.wait(stopping, LOOK_AGAIN):
+                raise held_by(path) from None
 
 
 def _read_only(path: Path) -> int:

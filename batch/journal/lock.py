@@ -45,12 +45,11 @@ def refusal(path: Path, error: OSError) -> BatchError:
     return JobError(f"{path}: {words} (choose a place for the output that can be written)")
 
 
-def acquire(path: Path, *, wait: bool = False, lock: bool = True) -> int:
+def acquire(path: Path, *, lock: bool = True) -> int:
     """Open the journal for appending, made with mode 0600 where there is none, and lock it.
 
     Args:
         path: The journal.
-        wait: Wait until the holder lets go instead of raising `Held`.
         lock: False goes without a lock, for file systems that have none.
 
     Returns:
@@ -72,18 +71,18 @@ def acquire(path: Path, *, wait: bool = False, lock: bool = True) -> int:
             if not stat.S_ISREG(found.st_mode):
                 raise JobError(f"{path}: is not a regular file (name another output or --journal)")
             if lock:
-                _flock(descriptor, path, wait)
+                _flock(descriptor, path)
             if same(path, found):
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # it was moved aside while we waited: the lock we got is the old file's
+        os.close(descriptor)  # it was moved aside just now: the lock we got is the old file's
 
 
-def _flock(descriptor: int, path: Path, wait: bool) -> None:
+def _flock(descriptor: int, path: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Held(path) from None
     except OSError as error:

@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -265,10 +264,9 @@ def test_who_waited_for_the_old_journal_gets_the_new_one_after_its_holder(path: 
     with Journal.open(path) as journal:
         journal.append(answered(1))
     descriptor = acquire(path)
-    code = "import sys; from batch.journal import Journal; print(Journal.open(sys.argv[1], wait=True).id.hex())"
-    waiting = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
-    while not blocked(waiting.pid):
-        time.sleep(0.01)
+    waiting = subprocess.Popen([sys.executable, "-c", WAITING, path], stdout=subprocess.PIPE, text=True)
+    assert waiting.stdout
+    assert waiting.stdout.readline() == "waits\n"
 
     descriptor = start_over(descriptor, path, 0.0, lock=True)
     identity = HEADER.match(os.pread(descriptor, 100, 0))
@@ -280,9 +278,29 @@ def test_who_waited_for_the_old_journal_gets_the_new_one_after_its_holder(path: 
     assert waiting.communicate()[0].strip() == identity[2].decode()
 
 
-def blocked(pid: int) -> bool:
-    """Whether the process waits for a lock, as the kernel lists them."""
-    return any(f" {pid} " in line and "->" in line for line in Path("/proc/locks").read_text().splitlines())
+WAITING = """
+import sys
+from batch.clock import SystemClock
+from batch.journal import Journal
+
+class Clock(SystemClock):
+    said = False
+
+    def wait(self, event, seconds):
+        if not self.said:
+            print("waits", flush=True)
+            self.said = True
+        return super().wait(event, seconds)
+
+print(Journal.open(sys.argv[1], wait=True, clock=Clock()).id.hex())
+"""
+
+
+def test_a_wait_can_be_ended(path: Path) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    with Journal.open(path), pytest.raises(Busy, match="held by process"):
+        Journal.open(path, wait=True, stopping=stopping)
 
 
 def test_the_journal_is_for_its_owner_alone(path: Path) -> None:
