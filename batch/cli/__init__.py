@@ -11,9 +11,11 @@ import click
 
 COMMANDS = {
     "run": "ask every prompt of a file and write the answers beside it",
+    "check": "read everything, send nothing: bad rows, tokens, cost, time, the first prompts",
     "export": "write the output from the journal; sends nothing",
     "verify": "prove that every input row has its own answer, in order",
     "repair": "save what a damaged journal holds",
+    "job": "job files: write one, see what it would do, all fields",
     "complete": "one signed completion, to standard output",
     "serve": "the gateway: an endpoint of one's own that speaks the protocol",
 }
