@@ -274,7 +274,7 @@ class Trip:
             elif not isinstance(end, Stopped):
                 self.stop.because(end)
         except BatchError as error:
-            # The journal cannot take it, but it was sent: it keeps its mark and its permit, so that nobody else is sent meanwhile.
+            # The journal cannot take it, but it was sent: it keeps its mark, and its permit, so that no other row is sent.
             self.stop.because(error)
             return
         except Exception as error:
