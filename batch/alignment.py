@@ -20,6 +20,26 @@ from .tally import Tally
 from .wires import WIRES
 
 
+def opened(job: Job, spool: Path | None = None) -> formats.Source:
+    """A job's input.
+
+    Args:
+        job: Names it, and the columns that it must not have.
+        spool: Where to keep a copy of standard input; None for an unnamed temporary file.
+
+    Raises:
+        JobError: It cannot be opened, or has a column of the output.
+        InputError: Its beginning shows that it is no table.
+    """
+    return formats.source(
+        job.input,
+        format=job.input_format or None,
+        encoding=job.encoding,
+        spool=spool,
+        reserved=[job.prefix + name for name in (*COLUMNS, RAW, RAW_INPUT)],
+    )
+
+
 class Alignment:
     """A job's rows, as its input has them now.
 
@@ -36,16 +56,7 @@ class Alignment:
         self._journal = journal
         self._tally = tally
         self.wire = WIRES[asked["protocol"]]
-        reserved = [job.prefix + name for name in (*COLUMNS, RAW, RAW_INPUT)]
-        self.source = stack.enter_context(
-            formats.source(
-                job.input,
-                format=job.input_format or None,
-                encoding=job.encoding,
-                spool=journal.folder / "stdin",
-                reserved=reserved,
-            )
-        )
+        self.source = stack.enter_context(opened(job, journal.folder / "stdin"))
         self.spool = Spool(journal.folder)
         self.selection = Selection(job, self.source, prompts_of(job, asked))
         self.reading = Reading(job, self.selection, journal, self.spool, tally)
