@@ -14,7 +14,8 @@ Writing, which follows a reading pass; the file takes its place at `commit`::
 
 `names` are the generated columns, all of them and in order; a dict gives their types too (`str`, `int`, `float`, `bool`), which
 only Parquet needs. A row that cannot be read has its generated members alone (`chunk.raw_input` holds its text, for a member of
-that name). With no names at all the sink repeats the input: rows that cannot be read are written as they came.
+that name). With no names at all the sink repeats the input: rows that cannot be read are written as they came, where the
+format is the same, else as a text that is no row either (JSONL), in the first cell (CSV), or as nulls (Parquet).
 
 A format is a reader in `READERS` and a writer in `WRITERS`.
 """
@@ -226,6 +227,8 @@ def sink(
         columns = source.keys()
     if not isinstance(columns, Mapping):
         columns = dict.fromkeys(columns or (), "string")
+    if clashes := ", ".join(repr(name) for name in names if name in columns):
+        raise JobError(f"the input already has a column {clashes}; give the output's columns other names with --prefix")
     layout = Layout(columns, names, guard, source.schema if source else None)
     compression = compression_of(path)
     target = Standard() if path == "-" else Target(path, source.names if source else ())

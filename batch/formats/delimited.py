@@ -299,7 +299,7 @@ class Writer:
         names, guard = self._names, self._guard
         rows: list[list[Any]] = []
         for position, generated in zip(positions, members, strict=True):
-            if not names and position in chunk.problems:
+            if not names and position in chunk.problems and chunk.raw is None:
                 self._write(rows)
                 rows = []
                 self._out.write(chunk.raw_input[position].encode("utf-8", "backslashreplace") + b"\n")
@@ -308,6 +308,8 @@ class Writer:
             if guard:
                 made = [f"'{cell}" if isinstance(cell, str) and cell.startswith(DANGEROUS) else cell for cell in made]
             row = table[position] + made
+            if not names and position in chunk.problems:
+                row[0] = chunk.raw_input[position]
             rows.append(row if PLAIN.issuperset(map(type, row)) else [as_text(cell) for cell in row])
         self._write(rows)
 

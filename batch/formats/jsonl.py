@@ -219,7 +219,7 @@ class Writer:
                 if self._names:
                     line = exact.dumps(dict(generated))
                 else:
-                    line = own[position] if own else chunk.raw_input[position].encode("utf-8", "backslashreplace")
+                    line = own[position] if own else exact.dumps(chunk.raw_input[position])
             elif own:
                 line = splice(own[position], generated)
             else:

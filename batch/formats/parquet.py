@@ -172,10 +172,6 @@ class Writer:
 
     def write(self, chunk: Chunk, positions: Sequence[int], members: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows at `positions`, each with its generated members."""
-        if not self._names and not chunk.problems.keys().isdisjoint(positions):
-            # A table has no place for text that is no row; a file of its own would be no table either.
-            kept = [(position, one) for position, one in zip(positions, members, strict=True) if position not in chunk.problems]
-            positions, members = [position for position, _ in kept], [one for _, one in kept]
         if not positions:
             return
         arrow = self._arrow

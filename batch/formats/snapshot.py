@@ -166,14 +166,16 @@ class _Pipe:
             block = os.read(self._descriptor, count)
         except OSError as error:
             raise _unreadable(self._name, offset, error) from None
-        if not block:
-            self._ended = True
-            return b""
         self._keep(block)
         return block
 
     def _keep(self, block: bytes) -> None:
         try:
+            if not block:
+                self._ended = True
+                if self._spool is not None and self._path is not None:
+                    os.fsync(self._spool)
+                return
             if self._spool is None:
                 self._spool = self._create()
             kept = 0
@@ -198,7 +200,9 @@ class _Pipe:
     def idle(self, offset: int) -> bool:
         if offset < self._end or self._ended:
             return False
-        return not select.select([self._descriptor], [], [], 0)[0]
+        waiting = select.poll()
+        waiting.register(self._descriptor, select.POLLIN)
+        return not waiting.poll(0)
 
 
 class _Opened:

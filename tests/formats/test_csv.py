@@ -281,6 +281,18 @@ def test_without_names_unreadable_rows_are_written_as_they_came(tmp_path: Path) 
     ]
 
 
+def test_without_names_unreadable_rows_of_another_format_stay_rows_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"a":1,"b":2}\n"torn\n')
+    copy(tmp_path / "a.jsonl", tmp_path / "b.csv")
+    assert (tmp_path / "b.csv").read_bytes() == b'a,b\n1,2\n"""torn",\n'
+    (tmp_path / "a.csv").write_bytes(b'a,b\n1,2\n1,"2\n3",4\n')
+    copy(tmp_path / "a.csv", tmp_path / "b.jsonl")
+    assert (tmp_path / "b.jsonl").read_bytes() == b'{"a":"1","b":"2"}\n"1,\\"2\\n3\\",4"\n'
+    assert [row.problem for row in rows_of(tmp_path / "b.jsonl")] == ["", "JSON, but a text instead of an object"]
+    copy(tmp_path / "a.csv", tmp_path / "b.parquet")
+    assert values_of(tmp_path / "b.parquet") == [{"a": "1", "b": "2"}, {"a": None, "b": None}]
+
+
 def test_the_guard_is_for_generated_cells_only(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"p\n=1+1\n")
     made: dict[str, Any] = {"n": -3}
