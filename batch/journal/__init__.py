@@ -37,8 +37,10 @@ STALE = 50_000
 LOOK_AGAIN = 0.2
 """Seconds between two tries for a lock that is waited for."""
 READ_ONLY = "the journal was opened for reading only"
+GAP = 4096
+"""Lines that start this close together are read in one go, …"""
 NEAR = 1 << 20
-"""Lines this close together are read in one go."""
+"""… up to so many bytes."""
 
 
 class Journal:
@@ -210,12 +212,12 @@ class Journal:
         """
         offsets = np.asarray(handles, np.int64) >> 4
         records: list[Recorded | None] = [None] * len(offsets)
+        order = np.argsort(offsets, kind="stable")
         start, block = 0, b""
-        for row in np.argsort(offsets, kind="stable").tolist():
-            offset = int(offsets[row])
+        for row, offset, last in zip(order.tolist(), offsets[order].tolist(), _lasts(offsets[order]), strict=True):
             stop = block.find(b"\n", offset - start) + 1
-            if not block or offset >= start + len(block) or not stop:
-                start, block = offset, os.pread(self._descriptor, NEAR, offset)
+            if not stop:
+                start, block = offset, os.pread(self._descriptor, min(last - offset + GAP, NEAR), offset)
                 stop = block.find(b"\n") + 1
             line = block[offset - start : stop] if stop else self._line(offset)
             records[row] = self._parse(line, offset)
@@ -405,6 +407,14 @@ class Journal:
             if self._marks:
                 self._marks.close()
             os.close(self._descriptor)
+
+
+def _lasts(offsets: npt.NDArray[np.int64]) -> list[int]:
+    """For each of sorted offsets the last one that can be reached from it without a gap."""
+    gaps = np.diff(offsets) > GAP
+    ends = np.append(np.flatnonzero(gaps), len(offsets) - 1)
+    lasts: list[int] = offsets[ends[np.searchsorted(ends, np.arange(len(offsets)))]].tolist()
+    return lasts
 
 
 def _acquired(path: Path, *, wait: bool, lock: bool, clock: Clock, stopping: threading.Event | None) -> int:
