@@ -17,7 +17,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 ENOUGH_FAILURES = 20
 """So many failures in a row, of any workers, are an outage whatever the number in flight."""
 
-MERCY = 300.0
+MERCY = 600.0
 """Seconds of a pause within which no row is charged twice for having been the probe."""
 
 

@@ -26,12 +26,12 @@ class _Limit:
     arrival: float = 0.0
     settled: float = 0.0
 
-    def earliest(self, now: float, n: float) -> float:
-        return max(self.arrival, now) + (n - self.burst) / self.rate
+    def earliest(self, n: float) -> float:
+        # What is larger than the burst goes as soon as nothing is owed, and leaves a debt.
+        return self.arrival - max(0.0, self.burst - n) / self.rate
 
-    def take(self, now: float, at: float, n: float) -> None:
-        # What is larger than the burst has saved up for itself since `now`; it pays with that first.
-        self.arrival = max(max(self.arrival, now) + n / self.rate, at + min(n, self.burst) / self.rate)
+    def take(self, at: float, n: float) -> None:
+        self.arrival = max(self.arrival, at) + n / self.rate
 
     def settle(self, n: float) -> None:
         self.arrival += n / self.rate
@@ -105,13 +105,13 @@ class Rate:
             return Booking(now, _UNLIMITED, _UNLIMITED, last, "")
         before_r = (r.arrival, r.settled) if r else _UNLIMITED
         before_t = (t.arrival, t.settled) if t else _UNLIMITED
-        at_r = r.earliest(now, requests) if r else now
-        at_t = t.earliest(now, tokens) if t else now
+        at_r = r.earliest(requests) if r else now
+        at_t = t.earliest(tokens) if t else now
         self._last = at = max(now, last, at_r, at_t)
         if r:
-            r.take(now, at, requests)
+            r.take(at, requests)
         if t:
-            t.take(now, at, tokens)
+            t.take(at, tokens)
         return Booking(at, before_r, before_t, last, "" if at <= now else "tpm" if at_t > at_r else "rpm")
 
     def undo(self, booking: Booking) -> None:

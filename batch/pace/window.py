@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 START = 4
 """The first number: more could be thrice the capacity of a small server."""
@@ -13,7 +13,7 @@ START = 4
 GROWTH = 3
 """Places added with each answer on the way to a larger number, so that a refusal is heard before all of them are used."""
 
-SLACK = 1.12
+SLACK = 1.2
 """The number held, in terms of the server's capacity, so that no place stands empty between an answer and the next request."""
 
 BUSY = 0.85
@@ -64,12 +64,15 @@ class Cohort:
     cpu: float
     since: float
     joined: int = 0
+    outs: int = 0
     outstanding: int = 0
     starts: float = 0.0
-    latency: Mean = None  # type: ignore[assignment]
+    latency: Mean = field(default_factory=Mean)
 
-    def __post_init__(self) -> None:
-        self.latency = Mean()
+    @property
+    def out(self) -> float:
+        """How many were out in truth, on average."""
+        return self.outs / self.joined
 
     def estimate(self, now: float) -> Mean:
         """The latency, counting what the outstanding ones have waited so far: leaving out the slow ones would flatter it."""
@@ -98,15 +101,16 @@ class Window:
         self._refusing: int | None = None
         self._phase = "ramp"
         self._base: Mean | None = None
-        self._base_sizes = 0
         self._held: Mean | None = None
         self._home = 0
+        self._peak = 0.0
+        self._peak_size = 0
         self._step = 0.25
         self._interval = 0.0
         self._next_check = 0.0
         self._refused_at = float("-inf")
         self._numbers = 0
-        self._before: tuple[int, str] | None = None
+        self._before: tuple[str, int, int | None] | None = None
         self.busy = False
         self.fixed = fixed is not None
         self.size = self._target = 0
@@ -118,7 +122,8 @@ class Window:
         self.fixed = fixed is not None
         self.size = self._target = fixed if fixed is not None else min(START, self._ceiling)
         self._cohort = None
-        self._phase, self._base, self._base_sizes, self._refusing = "ramp", None, 0, None
+        self._phase, self._base, self._refusing, self._before = "ramp", None, None, None
+        self._peak = self._interval = 0.0
 
     @property
     def most(self) -> int:
@@ -140,31 +145,35 @@ class Window:
         Returns:
             The cohort it belongs to; -1 for none.
         """
-        if self.fixed or self.size < self._target or out < self.size - self.size // 10:
+        # While the size doubles, those that go at the upper end tell already.
+        full = 0.7 * self._target if self._phase == "ramp" else 0.9 * self._target
+        if self.fixed or out < full:
             return -1
         cohort = self._cohort
         if cohort is None:
             self._numbers += 1
-            cohort = self._cohort = Cohort(self._numbers, self.size, self._wanted(), self._cpu(), now)
+            cohort = self._cohort = Cohort(self._numbers, self._target, self._wanted(), self._cpu(), now)
         if cohort.joined >= cohort.wanted:
             return -1
         cohort.joined += 1
+        cohort.outs += out
         cohort.outstanding += 1
         cohort.starts += now
         return cohort.number
 
     def _wanted(self) -> int:
-        size = self.size
+        size = self._target
         if self._phase == "ramp":
-            return max(size, 12 if self._base is None else 16)
+            return max(size // 2, 6)
         if self._phase == "dip":
             return max(2 * size, 24)
-        return max(2 * size, 100)
+        return max(2 * size, 40)
 
     def lost(self, cohort: int, went: float) -> None:
         """An attempt ended without telling a latency."""
         c = self._cohort
         if c is not None and cohort == c.number:
+            c.outs -= c.outs // c.joined
             c.joined -= 1
             c.outstanding -= 1
             c.starts -= went
@@ -181,7 +190,7 @@ class Window:
         c.outstanding -= 1
         c.starts -= went
         c.latency.add(seconds)
-        if c.latency.n >= math.ceil(0.9 * c.wanted):
+        if c.latency.n >= math.ceil((0.75 if self._phase == "ramp" else 0.9) * c.wanted):
             self._judge(now, c)
 
     def _judge(self, now: float, c: Cohort) -> None:
@@ -199,7 +208,7 @@ class Window:
 
     def _more(self, c: Cohort, ratio: float, threshold: float, error: float, most: int) -> bool:
         """Ask for a larger cohort while the ratio may yet come to lie on the threshold's other side."""
-        if c.wanted < most and abs(ratio - threshold) < error * ratio:
+        if c.wanted < most and abs(ratio - threshold) < error:
             c.wanted += max(8, c.wanted // 2)
             return True
         return False
@@ -217,54 +226,73 @@ class Window:
         self._held = None
         self._move("hold", size)
         self._home = self._target
-        self._interval = max(self._interval, 5.0 if self._refusing is None else 60.0)
-        self._next_check = now + (0.0 if self._interval == 5.0 else self._interval)
+        if self._refusing is not None:
+            self._interval = max(self._interval, 60.0)
+        self._next_check = now + self._interval
 
     def _judge_ramp(self, now: float, c: Cohort, here: Mean) -> None:
         if self.busy:
             self._cohort = None
             return
         if self._base is None:
-            self._base, self._base_sizes = here, 1
+            if here.error > 0.13 and self._more(c, 0.0, 0.0, 1.0, 24):
+                return
+            self._base, ratio = here, 1.0
         else:
             ratio = here.mean / self._base.mean
             error = math.hypot(here.error, self._base.error)
-            if self._more(c, ratio, 1.4, error, max(128, c.size)):
+            if self._more(c, ratio, 1.4, error * ratio, max(32, 4 * c.size)):
                 return
             if ratio >= 1.4:
-                if ratio > 1.7 and self._base_sizes == 1:
+                if here.error > 0.04 and self._more(c, 0.0, 0.0, 1.0, 2 * c.size):
+                    return
+                self._peak, self._peak_size = c.out / here.mean, c.size
+                if ratio > 1.6 and c.size == 2 * START:
                     # The first size may have been too large already.
                     self._held = here
                     self._home = c.size
                     self._move("dip", START / 2)
                 else:
-                    self._hold(now, c.size / ratio * SLACK + 1)
+                    self._hold(now, c.out / ratio * SLACK + 1)
                 return
             if ratio < 1.2:
                 self._base.merge(here)
-                self._base_sizes += 1
         if c.size >= self._ceiling:
             self._hold(now, c.size)
         else:
-            self._move("ramp", c.size * 2)
+            self._move("ramp", c.size * (2 if ratio < 1.15 else 1.5))
 
     def _judge_hold(self, now: float, c: Cohort, here: Mean) -> None:
+        if self._peak:
+            # A larger number was faster a moment ago? Then what the server takes at once was reckoned too low.
+            gain = self._peak * here.mean / c.out
+            if here.error > 0.05 and self._more(c, gain, 1.03, 1.5 * here.error, 200):
+                return
+            self._peak = 0.0
+            if 1.03 < gain < 1.5 and not self.busy:
+                self._hold(now, min(c.size * gain + 1, self._peak_size))
+                return
         self._cohort = None
         if self._held is None:
             self._held = here
         elif not self.busy:
             shift = here.mean / self._held.mean
-            if shift > 1.4 + 2 * here.error and c.size > 1:
-                self._held = here
+            if shift > 1.4 + 2 * here.error and c.size > 1 and self._refusing is None:
+                self._held, self._peak, self._peak_size = here, c.out / here.mean, c.size
                 self._move("dip", 0.6 * c.size)
                 return
             if shift < 0.7:
                 self._held = here
                 self._next_check = min(self._next_check, now)
-            else:
-                self._held = here
-        if now >= self._next_check and not self.busy and c.size < self._ceiling:
-            self._step = 0.25 if self._refusing is None else 0.03
+            elif self._held.n < 2000:
+                self._held.merge(here)
+        if (
+            now >= self._next_check
+            and not self.busy
+            and c.size < self._ceiling
+            and self._held.error < (0.03 if self._interval else 0.1)
+        ):
+            self._step = 0.4 if self._refusing is None else 0.03
             self._move("up", c.size + max(1, self._step * c.size))
 
     def _judge_up(self, now: float, c: Cohort, here: Mean) -> None:
@@ -273,18 +301,19 @@ class Window:
         gain = c.size / self._home * self._held.mean / here.mean - 1
         if self._refusing is None:
             error = math.hypot(here.error, self._held.error)
-            if self._more(c, gain, 0.35 * step, error, max(1000, 4 * c.size)):
+            margin = error * (1 + gain) * (1.5 if gain > 0.2 * step else 0.5)
+            if self._more(c, gain, 0.2 * step, margin, max(1500, 4 * c.size)):
                 return
-            pays = gain > 0.35 * step
+            pays = gain > 0.2 * step
         else:
             pays = here.mean < 1.15 * self._held.mean
         if not pays or self.busy:
-            self._interval = min(300.0, 2 * self._interval)
+            self._interval = min(300.0, max(10.0, 2 * self._interval))
             held = self._held
             self._hold(now, self._home)
             self._held = held
             return
-        self._held, self._home = here, c.size
+        self._held, self._home, self._interval = here, c.size, 0.0
         if self._refusing is not None:
             self._refusing = max(self._refusing, c.size)
             self._step *= 2
@@ -298,24 +327,29 @@ class Window:
     def _judge_dip(self, now: float, c: Cohort, here: Mean) -> None:
         assert self._held is not None
         ratio = self._held.mean / here.mean
-        full = self._home / c.size
-        threshold = 1 + 0.6 * (full - 1)
+        threshold = 0.8 * self._home / c.size
         error = math.hypot(here.error, self._held.error)
-        if self._more(c, ratio, threshold, error, max(128, 2 * c.size)):
+        if self._more(c, ratio, threshold, error * ratio, max(48, 2 * c.size)):
             return
         if ratio > threshold and c.size > 1:
             # Fewer out and the same throughput: still a queue.
             self._held, self._home = here, c.size
             self._move("dip", 0.6 * c.size)
         else:
-            self._hold(now, min(self._home, self._home / max(1.0, ratio)) * SLACK + 1 if ratio > 1.05 else self._home)
+            self._hold(now, min(self._peak_size, self._peak * here.mean * SLACK + 1))
 
     def refused(self, now: float, out: int, went: float) -> None:
         """The server refused an attempt that went when so many were out, itself included."""
-        if self.fixed or went < self._refused_at:
-            return  # sent before the last refusal was heard: the same overload
+        if self.fixed:
+            return
+        if went < self._refused_at:
+            # Sent before the last refusal was heard: the same overload, of which the smallest number is the true one.
+            if self._refusing is not None and out - 1 < self._refusing:
+                self._refusing = max(1, out - 1)
+                self._hold(now, self._refusing)
+            return
         repeated = now - self._refused_at < 30.0
-        self._before = self._home or self.size, self._phase
+        self._before = ("ramp", self._target, None) if self._phase == "ramp" else ("hold", self._home, self._refusing)
         self._refused_at = now
         fits = max(1, out - 1)
         if repeated and self._phase == "hold":
@@ -323,7 +357,11 @@ class Window:
         self._refusing = min(fits, self.size)
         if self._phase == "up":
             self._interval = min(600.0, 2 * self._interval)
-        self._hold(now, round(0.97 * self._refusing))
+        self._hold(now, round(0.985 * self._refusing))
 
     def excused(self) -> None:
-        """A probe was refused as well: the server refuses everything, not the number."""
+        """A probe failed as well: the server refuses everything, so the number was not at fault."""
+        if self._before is not None:
+            self._phase, self._target, self._refusing = self._before
+            self.size = self._home = self._target
+            self._cohort, self._before = None, None
