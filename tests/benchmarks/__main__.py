@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from . import Missing, environments
@@ -87,12 +88,17 @@ def main() -> int:
                 continue
             else:
                 records = told(name)
+            versions = environments.versions(environments.ours())
         except Missing as missing:
             print(f"{name}: left out: {missing}", file=sys.stderr)
             failures += 1
             continue
+        except Exception:  # the other scenarios of a run of hours are worth having
+            traceback.print_exc()
+            failures += 1
+            continue
         failures += any(not run.get("ok", True) for run in records)
-        path = save(name, records, folder, environments.versions(environments.ours()), options.quick)
+        path = save(name, records, folder, versions, options.quick)
         print(f"{name}: {time.monotonic() - began:.0f} s, {path}", file=sys.stderr)
     if not (options.no_report or options.quick):
         from .report import write

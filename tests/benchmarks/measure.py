@@ -128,7 +128,7 @@ def resident(pid: int) -> int:
 def environment(**more: str) -> dict[str, str]:
     """A small, known environment: what `requests` costs grows with the number of variables."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME") if name in os.environ}
-    return {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore", "NO_COLOR": "1", **kept, **more}
+    return {"PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", **kept, **more}
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, timeout: float = 1800) -> Measured:
