@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -354,7 +355,10 @@ def _beside(folder: Path, value: Any) -> Any:
         return [_beside(folder, one) for one in value]
     if not isinstance(value, str) or value in ("", "-") or "://" in value:
         return value
-    return str(folder / value)
+    there = folder / value
+    plain = os.path.normpath(there)
+    # `a/../b` is `b`, unless `a` is a link that leads elsewhere.
+    return plain if os.path.realpath(plain) == os.path.realpath(there) else str(there)
 
 
 def _known(settings: Mapping[str, Any], kind: type[msgspec.Struct], at: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -47,6 +48,8 @@ AFTER_SIGNAL = 10.0
 
 ASKED = ("template", "protocol", "identity", "model")
 """What decides a row's key beside the job and the row; the journal's run line has it."""
+
+LOG = logging.getLogger("batch")
 
 Watch = Callable[[Snapshot], None]
 
@@ -141,6 +144,8 @@ class Trip:
         formats.preflight_output(job.output, inputs(job), format=job.output_format or None)
         self.stack = stack
         self.connection = connection = connect(job, stack)
+        if connection.note:
+            LOG.warning(connection.note)
         self.journal = stack.enter_context(Journal.open(_journal(job), fresh=job.fresh, wait=job.wait))
         self.asked = {
             "template": job.template_text(),

@@ -17,7 +17,7 @@ def test_paths_in_a_job_file_are_relative_to_it(tmp_path: Path) -> None:
     file.write_text('input = "data/in.csv"\noutput = "../out.csv"\n[parameters]\nseed = 7\n')
     loaded = load(file)
     assert loaded.input == str(tmp_path / "jobs/data/in.csv")
-    assert loaded.output == str(tmp_path / "jobs/../out.csv")
+    assert loaded.output == str(tmp_path / "out.csv")
     assert loaded.parameters == {"seed": 7}
 
 

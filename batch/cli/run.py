@@ -114,6 +114,7 @@ def command(source: str, quiet: bool, **options: Any) -> int:
 
     settings = {name: value for name, value in options.items() if value is not None and value != ()}
     job = the_job(source, settings)
+    _hear()
     _make_room()
     from ..judge import Stop
 
@@ -123,6 +124,17 @@ def command(source: str, quiet: bool, **options: Any) -> int:
         summary = run(job, watch=progress, stop=stop)
     tell(job, summary, quiet=quiet)
     return summary.exit_code
+
+
+def _hear() -> None:
+    """Say what the library has to say of things that fail no run."""
+    import logging
+
+    class Saying(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    logging.getLogger("batch").addHandler(Saying())
 
 
 def _make_room() -> None:
@@ -193,7 +205,8 @@ def tell(job: Job, summary: Summary, *, quiet: bool) -> None:
         say(f"{summary.failed} of {summary.rows} rows failed ({kinds}); see the column 'error' of {summary.output}")
     if summary.possibly_charged_twice:
         say(f"{summary.possibly_charged_twice} rows were in flight when a run was killed; they may have been charged twice")
-    if job.output != "-":
+    # A line on standard output is enough for cron to send a mail.
+    if job.output != "-" and not (quiet and summary.exit_code == 0):
         tell_summary(summary)
 
 
