@@ -18,6 +18,9 @@ LEVEL = 6
 WINDOW = 1 << 25
 """The largest zstd window that is accepted, in bytes: what `zstd -20` makes, and a fourth of what `zstd --long` may ask for."""
 
+PACKED_BLOCK = 1 << 14
+"""Bytes of a compressed file read at a time: few, so that its position says how far the text is."""
+
 SLICE = 512
 """Bytes of zstd data expanded at a time: at its best ratio they make 16 MiB."""
 
@@ -54,7 +57,7 @@ def gunzip(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
     Raises:
         InputError: The data are damaged or end early.
     """
-    file = gzip.GzipFile(fileobj=io.BufferedReader(_Blocks(blocks), BLOCK))
+    file = gzip.GzipFile(fileobj=io.BufferedReader(_Blocks(blocks), PACKED_BLOCK))
     while True:
         try:
             block = file.read(BLOCK)

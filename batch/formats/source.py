@@ -14,7 +14,7 @@ from .table import CHUNK_ROWS, Chunk
 HEAD = 1 << 20
 """How much of an input is looked at before anything is sent."""
 
-HEAD_ROWS = 20_000
+HEAD_ROWS = 100_000
 EXACT = 1 << 30
 """The largest input whose rows are counted; larger ones are estimated."""
 

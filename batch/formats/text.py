@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ..errors import InputError, JobError
-from .compression import EXPAND
+from .compression import EXPAND, PACKED_BLOCK
 from .snapshot import Snapshot
 from .table import BLOCK
 
@@ -43,7 +43,7 @@ class Text:
 
     def blocks(self) -> Iterator[bytes]:
         """The bytes, expanded."""
-        blocks = self.snapshot.blocks(self.block)
+        blocks = self.snapshot.blocks(min(self.block, PACKED_BLOCK) if self.compression else self.block)
         return EXPAND[self.compression](blocks, self.name) if self.compression else blocks
 
     def utf8(self) -> Iterator[bytes]:

@@ -74,6 +74,24 @@ def test_the_digest_is_that_of_the_bytes_that_were_read(lines: Path) -> None:
         assert source.sha256 == subprocess.run(["sha256sum", lines], capture_output=True, text=True).stdout.split()[0]
 
 
+def test_the_digest_can_be_had_without_reading_rows(lines: Path) -> None:
+    lines.write_bytes(LINES * 20)
+    with formats.source(lines) as source:
+        digest = source.digest()
+        for _ in source.chunks():
+            pass
+        assert source.sha256 == digest
+
+
+def test_rows_of_compressed_and_large_inputs_are_reckoned_from_the_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(LINES * 30))
+    with formats.source(path) as source:
+        reckoned = source.estimate()
+        assert reckoned is not None
+        assert 200_000 < reckoned < 400_000
+
+
 def test_bytes_that_change_between_two_passes_end_the_second(lines: Path) -> None:
     with formats.source(lines) as source:
         for _ in source.chunks():
