@@ -221,6 +221,7 @@ class Story:
         late.start()
         out, err = run.communicate()
         late.cancel()
+        self.arena.server.settle()
         summary: dict[str, Any] = next((json.loads(line) for line in out.splitlines() if line.startswith("{")), {})
         return Ended(run.returncode, summary, err.strip(), self.asked())
 
