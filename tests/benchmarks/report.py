@@ -69,9 +69,9 @@ def _label(runs: list[Record], name: str) -> str:
     return f"**{name}**" if _kind(runs, name) == "ours" else name
 
 
-def _rounds(runs: list[Record], name: str) -> str:
+def _rounds(runs: list[Record], name: str, rows: int | None = None) -> str:
     """How many rounds went well, of how many."""
-    own = [run for run in runs if run["contestant"] == name]
+    own = [run for run in runs if run["contestant"] == name and rows in (None, run.get("rows"))]
     good = sum(run.get("ok", True) for run in own)
     return str(good) if good == len(own) else f"{good} of {len(own)}"
 
@@ -142,7 +142,7 @@ def _sizes(runs: list[Record]) -> str:
         for count in sorted({run["rows"] for run in runs if run["contestant"] == name}):
             own = by(runs, name, count)
             cells = [f"{count:,}", shown(middle(own, "wall_s"), "{:,.1f}"), shown(middle(own, "cpu_ms"), "{:.3f}")]
-            rows.append([_label(runs, name), *cells, shown(middle(own, "peak_mib"), "{:,.0f}"), _rounds(runs, name)])
+            rows.append([_label(runs, name), *cells, shown(middle(own, "peak_mib"), "{:,.0f}"), _rounds(runs, name, count)])
     return table(["", "rows", "s", "CPU ms/row", "peak MiB", "rounds"], rows)
 
 
@@ -157,7 +157,7 @@ def _drawing(name: str, runs: list[Record]) -> str | None:
         return plots.bars(f"{TITLES[name]}: {words}", bars, form, 1.0 if RACES[name].latency else None) if bars else None
     good = [run for run in runs if run.get("ok", True)]
     if name in {"rate500", "rate1200"} and good:
-        series = [("", run["server"]["histogram"], "ours") for run in good]
+        series = [("", run["server"]["histogram"][:-1], "ours") for run in good]
         return plots.lines(f"{TITLES[name]}: requests in each second", series, "seconds", good[0]["allowed"]["rate"])
     if name in {"knee", "refusing"} and good:
         values = [(who, middle(by(runs, who), "rate"), "ours" if who == "auto" else "floor") for who in _names(runs)]

@@ -94,6 +94,8 @@ def _memory(figures: Figures) -> Finding | None:
     early = [middle(by(figures.get("first", []), f"{OURS} jsonl", count), "early_peak_mib") for count in (10_000, 1_000_000)]
     flat = None not in early and (early[1] or 0.0) <= 1.1 * (early[0] or 0.0)
     text = ", ".join(f"{peaks[count]:,.0f} MiB at {count:,}" for count in sorted(peaks))
+    if FULL_SIZE not in peaks:
+        text += " (10M not measured)"
     if None not in early:
         text += f"; three seconds after the first request {early[0]:,.0f} MiB at 10,000, {early[1]:,.0f} at 1,000,000"
     return Finding(text, within, within and flat)
