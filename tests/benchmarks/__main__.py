@@ -24,6 +24,8 @@ TOLD = ("controller", "journal")
 
 def told(name: str) -> list[Record]:
     """Run such a module; its standard output."""
+    if not Path(__file__).with_name(f"{name}.py").exists():
+        raise Missing(f"there is no {name}.py")
     command = [sys.executable, "-m", f"tests.benchmarks.{name}"]
     done = subprocess.run(command, cwd=environments.REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout, flush=True)
