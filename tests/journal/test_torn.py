@@ -64,7 +64,7 @@ def invented(path: Path) -> dict[int, str]:
         return {row: found for row, found in contents(journal, ROWS).items() if found != truth()[row] and row != 3}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     length=st.integers(0), zeros=st.sampled_from([0, 0, 1, 9000]), junk=st.sampled_from([b"", b'{"k":"', b"\xff\xfe\n", b"\n"])
 )
@@ -132,7 +132,7 @@ def test_damage_before_the_tail_is_named_by_its_offset(tmp_path: Path) -> None:
     assert not path.with_name("journal.d").joinpath("torn-1").exists()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     changes=st.lists(st.tuples(st.integers(0), st.integers(0, 80), st.binary(max_size=80)), min_size=1, max_size=3),
 )
