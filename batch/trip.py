@@ -146,7 +146,7 @@ class Trip:
         self.connection = connection = connect(job, stack)
         if connection.note:
             LOG.warning(connection.note)
-        self.journal = stack.enter_context(Journal.open(_journal(job), fresh=job.fresh, wait=job.wait))
+        self.journal = stack.enter_context(Journal.open(_journal(job), fresh=job.fresh, wait=job.wait, stopping=stop.event))
         self.asked = {
             "template": job.template_text(),
             "protocol": connection.wire.name,

@@ -24,7 +24,7 @@ class Wire:
         path, query: Follow the base URL.
         signed: Whether requests carry `d`, `t`, `s`, `client-id` and `client-v`.
         request: `(model, messages, parameters, stream=False) -> (body, content)`; raises `RowError`.
-        answer: `(body, status) -> Answer`; raises `BadBody`, or for an error object what its status means.
+        answer: `(body, status, strictly=True) -> Answer`; raises `BadBody`, or for an error object what its status means.
         read_request: `(body) -> Asked`; raises `ValueError`.
         write_answer: `(text, model=…, …) -> body`.
     """
@@ -34,7 +34,7 @@ class Wire:
     query: str
     signed: bool
     request: Callable[..., tuple[bytes, str]]
-    answer: Callable[[bytes, int], Answer]
+    answer: Callable[..., Answer]
     read_request: Callable[[bytes], Asked]
     write_answer: Callable[..., bytes]
 

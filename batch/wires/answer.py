@@ -18,15 +18,20 @@ DONE = b"data: [DONE]\n\n"
 _EXPLAINED = frozenset({"content_filter", "tool_calls", "function_call", "length"})
 
 
-def read_answer(body: bytes, status: int = 200) -> Answer:
+def read_answer(body: bytes, status: int = 200, *, strictly: bool = True) -> Answer:
     """The answer in a 2xx body.
+
+    Args:
+        body: As the server sent it, or as the journal kept it.
+        status: The response's.
+        strictly: False for a body that was read strictly when it came: several times faster.
 
     Raises:
         BadBody: It holds none.
         CallError: It holds an error object; the type is what its status means.
     """
     try:
-        data = exact.strict(body)
+        data = exact.strict(body) if strictly else exact.loads(body)
     except ValueError as error:
         raise BadBody(f"the answer is {glimpse(body) or error}", status=status) from None
     if data.get("error") or data.get("object") == "error":
