@@ -1,16 +1,16 @@
-"""A finished run of any size without a server: the installed command, with a transport that answers at once from memory.
+"""A finished run of any size without a server: the installed command, whose answers come from memory instead of a transport.
 
-Run as ``python -P seed.py ARGUMENTS-OF-AILS-BATCH …`` in this project's own environment. Everything else is the real thing:
-reading, keys, pace, journal, ordered output. It makes the ten million finished rows that resuming is measured on, and shows
-memory at that size.
+Run as ``python -P seed.py ARGUMENTS-OF-AILS-BATCH …`` in this project's own environment. Reading, keys, the journal's writer
+with its syncs, and the ordered output are the real thing. It makes the ten million finished rows that resuming is measured on, and
+shows memory at that size.
 """
 
 import json
 import sys
-from typing import Any
+import time
 
-import batch.client
-from batch.records import Answer, Reply
+from batch.records import Answer, Attempt, Outcome
+from batch.trip import ASKED, Trip
 
 BODY = {
     "object": "chat.completion",
@@ -19,16 +19,25 @@ BODY = {
     "usage": {"prompt_tokens": 15, "completion_tokens": 4, "total_tokens": 19},
 }
 ANSWER = Answer("the answer is plain", "bench-model", "stop", 15, 4, json.dumps(BODY, separators=(",", ":")).encode())
+ATTEMPTS = (Attempt(200, 0.2),)
+GROUP = 10_000
+"""Rows handed to the journal before its writer is waited for, so that memory does not grow with their number."""
 
 
-def answer(*_: Any, **__: Any) -> Reply:
-    """What `Client.call` would bring."""
-    return Reply(ANSWER, 0.0)
+def answer(trip: Trip) -> None:
+    """What `Trip.ask_what_is_missing` would do, with answers at hand."""
+    trip.journal.begin({"job": trip.job.shown(), **{name: trip.asked[name] for name in ASKED}})
+    for number, prompt in enumerate(trip.alignment.pending(lambda: True), 1):
+        trip.journal.append(Outcome(prompt.index, prompt.key, prompt.occurrence, ANSWER, ATTEMPTS, time.time()))
+        if number % GROUP == 0:
+            trip.journal.flush()
+    trip.journal.flush()
+    trip.home.set()
 
 
 if __name__ == "__main__":
     from batch.__main__ import main
 
-    setattr(batch.client.Client, "call", answer)  # noqa: B010
+    setattr(Trip, "ask_what_is_missing", answer)  # noqa: B010
     sys.argv[0] = "ails-batch"
     main()
