@@ -61,7 +61,8 @@ class Alignment:
         self.selection = Selection(job, self.source, prompts_of(job, asked))
         self.reading = Reading(job, self.selection, journal, self.spool, tally)
         self._there = _state(job.output)
-        self._asked = digest([job.asked(), asked])
+        # The journal's id, too: after --fresh, or once it was moved away, nothing is done that another journal knew.
+        self._asked = digest([journal.id.hex(), job.asked(), asked])
         self._shape = digest([job.output, job.output_format, job.prefix, job.keep_raw, job.csv_guard, job.errors])
 
     def look_through(self) -> None:
