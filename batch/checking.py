@@ -143,7 +143,7 @@ def _missing(job: Job) -> list[str]:
         endpoint = job.resolved_endpoint()
     except JobError as error:
         return [str(error)]
-    if endpoint.url == EMBEDDED:
+    if endpoint.url in EMBEDDED:
         return []
     if not (job.model or setting("AILS_MODEL") or "model" in job.row_params):
         missing.append("no model: give --model, set AILS_MODEL, or name a column with --row-params model")

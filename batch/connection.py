@@ -86,14 +86,14 @@ def connect(job: Job, stack: ExitStack) -> Connection:
         "allow_http": endpoint.allow_http,
     }
     identity, model, note = endpoint.identity, job.model, ""
-    if endpoint.url == EMBEDDED:
+    if endpoint.url in EMBEDDED:
         from .gateway.embedded import Embedded
 
-        gateway = stack.enter_context(Embedded())
+        gateway = stack.enter_context(Embedded(EMBEDDED[endpoint.url]))
         credentials = gateway.credentials
         arguments |= {"url": gateway.url, "protocol": "ails"}
         # The key holds the model that answers, not the port: what the echo answered is asked again once there is a real model.
-        identity, model, note = f"{EMBEDDED}:{gateway.answers_as}", model or gateway.answers_as, gateway.why
+        identity, model, note = f"embedded:{gateway.answers_as}", model or gateway.answers_as, gateway.why
     else:
         model = model or setting("AILS_MODEL") or ""
         if not model and "model" not in job.row_params:

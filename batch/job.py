@@ -21,7 +21,13 @@ from .exact import dumps
 from .settings import secret_file, setting
 from .signature import Credentials
 
-EMBEDDED = "embedded"
+EMBEDDED: dict[str, Literal["auto", "local", "echo"]] = {
+    "embedded": "auto",
+    "embedded:local": "local",
+    "embedded:echo": "echo",
+}
+"""Endpoints that are the project's own gateway, and what answers there: `auto` is the real model where it is installed."""
+
 PATHS = ("input", "output", "journal", "template_file", "errors", "metrics_file", "log_file", "api_key_file", "secret_file")
 PLACEHOLDER = re.compile(r"\{(date|datetime|month|year)\}")
 
@@ -35,7 +41,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where prompts go, and which settings hold its credentials: their names, never their values.
 
     Attributes:
-        url: Base URL, or `embedded` for the project's own gateway.
+        url: Base URL, or one of `EMBEDDED`: the project's own gateway.
         protocol: `ails` (signed) or `openai`.
         name: What the endpoint is known by in a row's key; by default its URL without user, query and trailing slash.
         api_key_env, secret_env: Names of the settings (environment or `.env`) with the credentials.
@@ -215,8 +221,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         if not url:
             wanted = "OPENAI_BASE_URL" if protocol == "openai" else "AILS_BASE_URL"
             raise JobError(f"no endpoint: give --endpoint URL, set {wanted}, or try --endpoint embedded")
-        if url != EMBEDDED and urlsplit(url).scheme not in ("http", "https"):
-            raise JobError(f"endpoint {url!r} is neither a URL (https://…) nor 'embedded'")
+        if url not in EMBEDDED and urlsplit(url).scheme not in ("http", "https"):
+            raise JobError(f"endpoint {url!r} is neither a URL (https://…) nor {' nor '.join(map(repr, EMBEDDED))}")
         return msgspec.structs.replace(
             given,
             url=url,

@@ -201,3 +201,13 @@ def test_a_second_run_of_the_same_output_is_told_who_is_busy(server: Hostile, fo
 def test_secrets_are_not_part_of_a_job(folder: Path) -> None:
     with pytest.raises(JobError, match="no endpoint"):
         batch.run(batch.Job(input="in.csv", output="out.csv"))
+
+
+def test_what_the_echo_answered_is_asked_again_once_there_is_another_model(folder: Path) -> None:
+    echoed, rows = ask(folder, "embedded:echo", rows=2, parameters={"max_tokens": 4})
+    assert (echoed.exit_code, echoed.requests) == (0, 2)
+    assert {row["answer_model"] for row in rows} == {"echo-1"}
+    assert ask(folder, "embedded:echo", rows=2, parameters={"max_tokens": 4})[0].requests == 0
+    real, rows = ask(folder, "embedded:local", rows=2, parameters={"max_tokens": 4}, timeout=60.0)
+    assert (real.exit_code, real.requests) == (0, 2)
+    assert {row["answer_model"] for row in rows} == {"smollm2-135m-instruct-q4_1"}

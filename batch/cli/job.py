@@ -183,9 +183,9 @@ def _about(job: Job) -> list[str]:
 
     endpoint = job.resolved_endpoint()
     lines = [
-        f"endpoint: {endpoint.identity if endpoint.url != EMBEDDED else 'the embedded gateway'}, protocol {endpoint.protocol}"
+        f"endpoint: {endpoint.identity if endpoint.url not in EMBEDDED else 'the embedded gateway'}, protocol {endpoint.protocol}"
     ]
-    if endpoint.url != EMBEDDED:
+    if endpoint.url not in EMBEDDED:
         lines.append(f"model: {job.model or setting('AILS_MODEL') or 'from each row'}")
         endpoint.credentials()
         lines.append("credentials: found")
