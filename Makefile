@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.installed: requirements/dev.txt requirements/model.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ails-batch needs Python 3.11 or newer: make PYTHON=python3.11 …")'
@@ -34,6 +34,15 @@ type: .venv/.installed ## strict mypy
 format: .venv/.installed ## put the code into form
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+bench: .venv/.installed ## measure against the floors and seven peers (hours), into docs/performance.md
+	@$(BIN)/python -m tests.benchmarks
+
+bench-quick: .venv/.installed ## the same with few rows, to see that it works
+	@$(BIN)/python -m tests.benchmarks --quick
+
+torture: .venv/.installed ## kill, fill and cut in earnest (twenty minutes), into docs/reliability.md
+	@$(BIN)/python -m tests.torture
+
 lock: ## renew requirements/*.txt from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q pyproject.toml --group dev --extra local --extra parquet --extra zstd --extra schema --extra keyring \
@@ -44,4 +53,4 @@ lock: ## renew requirements/*.txt from pyproject.toml
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run test lint type format lock clean
+.PHONY: help setup run test lint type format bench bench-quick torture lock clean
