@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from signal import Signals
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Interrupted(BatchError):
     """
 
     def __init__(self, signum: int, message: str = "") -> None:
-        super().__init__(message or f"stopped by signal {signum}")
+        super().__init__(message or f"stopped by {Signals(signum).name}")
         self.signum = signum
 
     @property

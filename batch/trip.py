@@ -357,7 +357,7 @@ class Trip:
             in_flight=pace.in_flight,
             width=pace.window,
             bound=pace.bound_by,
-            waiting=pace.why,
+            waiting=f"stopping, {len(self.flying)} still in flight" if self.stop.event.is_set() else pace.why,
         )
 
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "run": "ask every prompt of a file and write the answers beside it",
     "check": "read everything, send nothing: bad rows, tokens, cost, time, the first prompts",
     "export": "write the output from the journal; sends nothing",
+    "convert": "between CSV, TSV, JSON lines, Parquet and the lines of batch services",
     "verify": "prove that every input row has its own answer, in order",
     "repair": "save what a damaged journal holds",
     "job": "job files: write one, see what it would do, all fields",
