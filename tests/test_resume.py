@@ -223,12 +223,16 @@ class Life:
                 self.run(limit=one)
             case "interrupt":
                 self.interrupt(one)
-            case "cut" | "tear" if Path("out.csv.journal").exists():
+            case "cut" if Path("out.csv.journal").exists():
+                # An output is written once its journal is durable, so what takes the one takes the other.
+                Path("out.csv").unlink(missing_ok=True)
                 content = Path("out.csv.journal").read_bytes()
-                keep = len(content) if what == "tear" else int(len(content) * one)
-                tail = one.replace(b"\n", b"") if what == "tear" else b""
-                Path("out.csv.journal").write_bytes(content[:keep] + tail)
-                self.certain = self.certain and what == "tear"
+                header = content.index(b"\n") + 1
+                Path("out.csv.journal").write_bytes(content[: max(header, int(len(content) * one))])
+                self.certain = False
+            case "tear" if Path("out.csv.journal").exists():
+                with Path("out.csv.journal").open("ab") as journal:
+                    journal.write(one.replace(b"\n", b""))
 
     def run(self, **options: Any) -> None:
         write(self.prompts)
