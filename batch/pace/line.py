@@ -25,6 +25,7 @@ class Ticket:
 
     Attributes:
         tokens: Estimated tokens.
+        taken: The tokens that were reserved: the estimate, corrected by what earlier ones were worth.
         booking: The reserved time, once there is one.
         timer: Until when its holder sleeps.
         event: What wakes its holder.
@@ -35,6 +36,7 @@ class Ticket:
     """
 
     tokens: int
+    taken: float = 0.0
     booking: Booking | None = None
     timer: float = float("inf")
     event: Event | None = None
@@ -60,6 +62,7 @@ class Line:
         self.out = 0
         self.paused = False
         self.blocked = ""
+        self._estimated = self._used = 1.0
         self._waiting: deque[Ticket] = deque()
         self._booked: deque[Ticket] = deque()
         self._booked_tokens = 0
@@ -126,7 +129,8 @@ class Line:
                 self.blocked = self._rate_binds()
                 break
             self._waiting.popleft()
-            ticket.booking = self.rate.reserve(now, 1, ticket.tokens)
+            ticket.taken = ticket.tokens * self._used / self._estimated
+            ticket.booking = self.rate.reserve(now, 1, ticket.taken)
             self._booked.append(ticket)
             self._booked_tokens += ticket.tokens
             told.append(ticket)
@@ -179,7 +183,7 @@ class Line:
         self.out -= 1
         self.gate.unsend(ticket.number)
         self.window.lost(ticket.cohort, ticket.went)
-        self.rate.refund(1, ticket.tokens)
+        self.rate.refund(1, ticket.taken)
 
     def done(self, now: float, ticket: Ticket, seconds: float, hints: Hints, used: int | None) -> None:
         """An answer came.
@@ -227,7 +231,11 @@ class Line:
             self.unbook()
 
     def _settle(self, now: float, ticket: Ticket, used: int) -> None:
-        self.rate.settle(ticket.tokens, used)
+        self.rate.settle(ticket.taken, used)
+        if ticket.tokens:
+            # Whoever estimates by `max_tokens` is far too high every time; reserving that would leave most of the limit unused.
+            self._estimated = 0.98 * self._estimated + ticket.tokens
+            self._used = 0.98 * self._used + used
         # A time far ahead was reckoned with the estimate; it is given anew.
-        if used < ticket.tokens and self._booked and (last := self._booked[-1].booking) and last.at > now + HORIZON:
+        if used < ticket.taken and self._booked and (last := self._booked[-1].booking) and last.at > now + HORIZON:
             self.unbook()

@@ -16,19 +16,23 @@ followed too early by the request that comes one minute later."""
 BURST = 0.01
 """Seconds' worth of a limit that may go at once; at least one request."""
 
+SPARE = 1.5
+"""The least burst of the token limit, in requests: what is given back by a request that used less than was reserved must find
+room, or it would be lost."""
+
 
 @dataclass(slots=True)
 class _Limit:
-    """One dimension: so many a second, so many at once, and the theoretical arrival time."""
+    """One dimension: so many a second, so many at once but at least so many times a request, the theoretical arrival time."""
 
     rate: float
     burst: float
+    least: float
     arrival: float = 0.0
     settled: float = 0.0
 
     def earliest(self, n: float) -> float:
-        # What is larger than the burst goes as soon as nothing is owed, and leaves a debt.
-        return self.arrival - max(0.0, self.burst - n) / self.rate
+        return self.arrival - max(self.burst - n, (self.least - 1) * n) / self.rate
 
     def take(self, at: float, n: float) -> None:
         self.arrival = max(self.arrival, at) + n / self.rate
@@ -77,7 +81,7 @@ class Rate:
     def set(self, now: float, rpm: float | None, tpm: float | None) -> None:
         """New limits from now on; what is owed stays owed, in requests and tokens."""
         self._requests = self._renew(now, self._requests, rpm, 1.0)
-        self._tokens = self._renew(now, self._tokens, tpm, 0.0)
+        self._tokens = self._renew(now, self._tokens, tpm, SPARE)
         self.rpm, self.tpm = rpm, tpm
         self._last = min(self._last, now)
 
@@ -85,7 +89,7 @@ class Rate:
         if minute is None:
             return None
         rate = minute / 60 * MARGIN
-        new = _Limit(rate, max(least, rate * self._burst))
+        new = _Limit(rate, rate * self._burst, least)
         if old is not None:
             new.arrival = now + (old.arrival - now) * old.rate / rate
         return new

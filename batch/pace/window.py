@@ -47,11 +47,9 @@ class Mean:
 
     @property
     def error(self) -> float:
-        """The standard error of the mean, relative to it."""
-        if self.n < 2:
-            return 1.0
-        variance = max(0.0, self.squares / self.n - self.mean**2) * self.n / (self.n - 1)
-        return math.sqrt(variance / self.n) / self.mean
+        """The standard error of the mean, relative to it; as if two more had been seen that lay 60 % off."""
+        seen = max(0.0, self.squares / self.mean**2 - self.n)
+        return math.sqrt((seen + 2 * 0.36) / (self.n + 1) / self.n)
 
 
 @dataclass(slots=True)
@@ -105,6 +103,7 @@ class Window:
         self._home = 0
         self._peak = 0.0
         self._peak_size = 0
+        self._down = False
         self._step = 0.25
         self._interval = 0.0
         self._next_check = 0.0
@@ -167,7 +166,7 @@ class Window:
             return max(size // 2, 6)
         if self._phase == "dip":
             return max(2 * size, 24)
-        return max(2 * size, 40)
+        return max(2 * size, 40 if self._phase == "hold" else 80)
 
     def lost(self, cohort: int, went: float) -> None:
         """An attempt ended without telling a latency."""
@@ -241,7 +240,7 @@ class Window:
         else:
             ratio = here.mean / self._base.mean
             error = math.hypot(here.error, self._base.error)
-            if self._more(c, ratio, 1.4, error * ratio, max(32, 4 * c.size)):
+            if self._more(c, ratio, 1.4, error * ratio, max(48, 4 * c.size)):
                 return
             if ratio >= 1.4:
                 if here.error > 0.04 and self._more(c, 0.0, 0.0, 1.0, 2 * c.size):
@@ -252,15 +251,17 @@ class Window:
                     self._held = here
                     self._home = c.size
                     self._move("dip", START / 2)
+                elif ratio > 2.5:
+                    # More than the growth can have done: the server has become slower since.
+                    self._dip(c, here)
                 else:
                     self._hold(now, c.out / ratio * SLACK + 1)
                 return
-            if ratio < 1.2:
-                self._base.merge(here)
+            self._base.merge(here)
         if c.size >= self._ceiling:
             self._hold(now, c.size)
         else:
-            self._move("ramp", c.size * (2 if ratio < 1.15 else 1.5))
+            self._move("ramp", c.size * (2 if ratio < 1.25 else 1.5))
 
     def _judge_hold(self, now: float, c: Cohort, here: Mean) -> None:
         if self._peak:
@@ -278,8 +279,7 @@ class Window:
         elif not self.busy:
             shift = here.mean / self._held.mean
             if shift > 1.4 + 2 * here.error and c.size > 1 and self._refusing is None:
-                self._held, self._peak, self._peak_size = here, c.out / here.mean, c.size
-                self._move("dip", 0.6 * c.size)
+                self._dip(c, here)
                 return
             if shift < 0.7:
                 self._held = here
@@ -292,8 +292,19 @@ class Window:
             and c.size < self._ceiling
             and self._held.error < (0.03 if self._interval else 0.1)
         ):
+            if self._refusing is None and self._down and c.size > 1:
+                self._down = False
+                self._interval = min(300.0, max(10.0, 2 * self._interval))
+                self._dip(c, self._held)
+                return
+            self._down = True
             self._step = 0.4 if self._refusing is None else 0.03
             self._move("up", c.size + max(1, self._step * c.size))
+
+    def _dip(self, c: Cohort, held: Mean) -> None:
+        self._held, self._home = held, c.size
+        self._peak, self._peak_size = c.out / held.mean, c.size
+        self._move("dip", 0.6 * c.size)
 
     def _judge_up(self, now: float, c: Cohort, here: Mean) -> None:
         assert self._held is not None
@@ -301,10 +312,11 @@ class Window:
         gain = c.size / self._home * self._held.mean / here.mean - 1
         if self._refusing is None:
             error = math.hypot(here.error, self._held.error)
-            margin = error * (1 + gain) * (1.5 if gain > 0.2 * step else 0.5)
-            if self._more(c, gain, 0.2 * step, margin, max(1500, 4 * c.size)):
-                return
             pays = gain > 0.2 * step
+            # To go on wrongly fills the server's queue, to turn back wrongly leaves it idle: both want to be sure.
+            sure, threshold = (1.5, 0.2 * step) if pays else (2.5, step)
+            if self._more(c, gain, threshold, sure * error * (1 + gain), max(1500, 4 * c.size)):
+                return
         else:
             pays = here.mean < 1.15 * self._held.mean
         if not pays or self.busy:
@@ -313,12 +325,16 @@ class Window:
             self._hold(now, self._home)
             self._held = held
             return
-        self._held, self._home, self._interval = here, c.size, 0.0
+        self._interval = 0.0
+        if self._refusing is None and gain > 0.8 * step:
+            self._base = here
+            self._base.merge(self._held)
+            self._move("ramp", 2 * c.size)
+            return
+        self._held, self._home = here, c.size
         if self._refusing is not None:
             self._refusing = max(self._refusing, c.size)
             self._step *= 2
-        elif gain > 0.8 * step:
-            self._step = min(1.0, self._step * 2)
         if c.size >= self._ceiling:
             self._hold(now, c.size)
         else:

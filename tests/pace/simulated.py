@@ -159,6 +159,7 @@ def simulate(
         ticket = line.join(tokens(random)[0] if tpm else 0)
         owner[ticket] = row
 
+    supplied = 0.0
     timer = float("inf")
     while ended < rows and now < seconds:
         while taken < rows and line.admits() and (supply is None or taken < supply * now + 1):
@@ -175,8 +176,9 @@ def simulate(
         if now < again < timer:
             at(again, "look", None)
             timer = again
-        if supply is not None and taken < rows:
-            at(now + 1 / supply, "look", None)
+        if supply is not None and now >= supplied:
+            supplied = now + 1 / supply
+            at(supplied, "look", None)
         if not events:
             break
         now, _, kind, what = heapq.heappop(events)

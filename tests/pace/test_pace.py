@@ -329,15 +329,34 @@ def drive(server: Limited, pace: Pace, rows: int, workers: int, attempts: int = 
     return requests, lost
 
 
+@contextmanager
+def watching_for_stalls() -> Iterator[list[float]]:
+    """Seconds by which this machine was late, the worst alone, for what is blamed on it."""
+    worst, over = [0.0], threading.Event()
+
+    def watch() -> None:
+        last = time.monotonic()
+        while not over.wait(0.005):
+            now = time.monotonic()
+            worst[0] = max(worst[0], now - last - 0.005)
+            last = now
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    yield worst
+    over.set()
+    thread.join()
+
+
 def test_sixty_four_workers_use_the_whole_rate_and_no_second_more() -> None:
-    with serving(Limited(1_000, 0.05)) as server:
+    with serving(Limited(1_000, 0.05)) as server, watching_for_stalls() as stall:
         pace = Pace(rpm=1_200, concurrency=64)
         requests, lost = drive(server, pace, 100, 64)
     times = sorted(server.arrivals)
     assert (requests, lost) == (100, 0)
-    # A machine that is slow delays arrivals; it never makes the rate higher over the whole.
-    assert 99 / (times[-1] - times[0]) >= 0.97 * 20
-    assert max(bisect_right(times, at + 1.0) - i for i, at in enumerate(times)) <= 22
+    # What a slow machine delays comes too late at the end, or in a second that others have, too.
+    assert 99 / (times[-1] - times[0] - 2 * stall[0]) >= 0.99 * 20
+    assert max(bisect_right(times, at + 1.0) - i for i, at in enumerate(times)) <= 22 + 40 * stall[0]
 
 
 def test_a_server_that_refuses_and_goes_down_costs_no_row() -> None:

@@ -1,0 +1,104 @@
+"""The number that is found: for servers that queue or refuse, that grow slow, that are fast enough for whoever asks."""
+
+from __future__ import annotations
+
+from functools import partial
+from random import Random
+
+import pytest
+
+from batch.errors import CallError, ServerFault, Throttled, Unreachable
+
+from .judged import judge
+from .simulated import Server, mixed, simulate
+
+QUICK = [3, 7, 10, 12, 15, 18]
+
+
+@pytest.mark.parametrize("number", QUICK)
+def test_a_drawn_server_is_driven_at_nine_tenths_of_its_best(number: int) -> None:
+    verdict = judge(number)
+    assert verdict.share >= 0.90
+    assert verdict.peak <= 3.0 or verdict.peak * verdict.capacity <= 16
+    assert verdict.wasted <= 0.02
+
+
+def test_a_server_that_queues_silently_is_found_out() -> None:
+    server = Server(32, mixed(0.1, 0.3))
+    run = simulate(server, seconds=60)
+    assert run.rate >= 0.9 * 32 / 0.2
+    assert run.highest <= 3 * 32
+
+
+def test_a_server_that_refuses_is_filled_and_seldom_tried() -> None:
+    run = simulate(Server(40, mixed(0.1, 0.3), refuses=True), seconds=60)
+    assert run.rate >= 0.9 * 40 / 0.2
+    assert run.refused <= 0.02 * run.requests
+
+
+def test_slower_answers_are_not_taken_for_a_full_server() -> None:
+    run = simulate(Server(32, mixed(0.05, 0.15), shift=30.0), seconds=120)
+    assert run.between(60, 120) >= 0.9 * 32 / 0.5
+    assert run.highest <= 3 * 32
+
+
+def test_a_rate_that_binds_keeps_the_number_small() -> None:
+    run = simulate(Server(400, mixed(0.05, 0.15)), seconds=60, rpm=1_200)
+    assert run.rate >= 0.99 * 20
+    assert run.highest <= 8
+
+
+def test_a_slow_input_keeps_the_number_small() -> None:
+    assert simulate(Server(400, mixed(0.05, 0.15)), seconds=60, supply=30).highest <= 16
+
+
+def test_a_busy_client_is_not_taken_for_a_full_server() -> None:
+    # 500 a second is all that this client can send, 50 out at once are enough for it.
+    run = simulate(Server(10_000, mixed(0.05, 0.15)), seconds=30, cpu=0.002)
+    assert run.rate >= 0.9 * 500
+    assert run.highest <= 3 * 50
+
+
+def test_the_number_ends_at_the_ceiling() -> None:
+    run = simulate(Server(10_000, mixed(0.5, 1.0)), seconds=30, ceiling=100)
+    assert run.highest == 100
+
+
+def test_a_server_with_a_rate_of_its_own_is_used_up_to_it() -> None:
+    run = simulate(Server(400, mixed(0.05, 0.15), rpm=1_200, retry_after=None), seconds=120)
+    assert run.rate >= 0.9 * 20
+    assert run.refused <= 0.02 * run.requests + 20
+
+
+@pytest.mark.parametrize("fails", [Unreachable, Throttled, ServerFault])
+def test_an_outage_costs_no_row_and_few_requests(fails: type[CallError]) -> None:
+    run = simulate(Server(40, mixed(0.05, 0.15), refuses=True, away=(5.0, 11.0), fails=fails), rows=3_000)
+    assert run.failed_rows == 0
+    assert run.requests <= 1.2 * 3_000
+    long = simulate(Server(40, mixed(0.05, 0.15), away=(5.0, 1_205.0), fails=fails), rows=3_000)
+    assert long.failed_rows == 0
+    assert not long.outage
+
+
+def test_an_endless_outage_ends_the_run() -> None:
+    run = simulate(Server(40, mixed(0.05, 0.15), away=(5.0, 1e9)), rows=3_000, max_outage=600.0)
+    assert run.outage
+    assert run.failed_rows == 0
+    assert run.seconds == pytest.approx(605, abs=15)
+
+
+@pytest.mark.parametrize("concurrency", [None, 1, 4])
+def test_rows_that_alone_break_the_server_end_and_cost_no_other(concurrency: int | None) -> None:
+    run = simulate(Server(40, mixed(0.05, 0.15)), rows=300, poison=frozenset({5, 77, 150}), concurrency=concurrency)
+    assert run.failed_rows == 3
+    assert run.answered == 297
+
+
+def test_tokens_bind_and_are_settled() -> None:
+    def tokens(estimate: int, random: Random) -> tuple[int, int]:
+        return estimate, 500
+
+    # 10,000 tokens a second are twenty requests, whatever the estimates said.
+    for estimate in (250, 500, 1_000, 5_000):
+        run = simulate(Server(400, mixed(0.05, 0.15)), seconds=120, tpm=600_000, tokens=partial(tokens, estimate))
+        assert run.between(20, 120) == pytest.approx(20.0, rel=0.01)
