@@ -25,6 +25,16 @@ test: .venv/.installed ## ruff, mypy and the tests
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 	@$(BIN)/pytest -q
 
+airflow: .venv/.installed ## run jobs/airflow with a real Airflow, in .venv-airflow (260 MB, some minutes)
+	@test -x .venv-airflow/bin/airflow || { $(PYTHON) -m venv .venv-airflow && \
+		.venv-airflow/bin/python -m pip install --quiet --disable-pip-version-check 'apache-airflow==3.3.*'; }
+	@AIRFLOW_BIN=$(CURDIR)/.venv-airflow/bin/airflow $(BIN)/pytest -q tests/test_schedulers.py -k airflow
+
+prefect: .venv/.installed ## run jobs/prefect with a real Prefect, in .venv-prefect (some minutes)
+	@test -x .venv-prefect/bin/prefect || { $(PYTHON) -m venv .venv-prefect && \
+		.venv-prefect/bin/python -m pip install --quiet --disable-pip-version-check 'prefect==3.8.*' 'fastapi<0.120'; }
+	@PREFECT_PYTHON=$(CURDIR)/.venv-prefect/bin/python $(BIN)/pytest -q tests/test_schedulers.py -k prefect
+
 lint: .venv/.installed ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -51,6 +61,6 @@ lock: ## renew requirements/*.txt from pyproject.toml
 		-o requirements/model.txt
 
 clean: ## remove .venv and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-airflow .venv-prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run test lint type format bench bench-quick torture lock clean
+.PHONY: help setup run test lint type format bench bench-quick torture lock clean airflow prefect

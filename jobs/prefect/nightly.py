@@ -28,9 +28,9 @@ class RunFailedError(RuntimeError):
         self.code = code
 
 
-async def is_worth_another_try(_: object, __: TaskRun, state: State[Any]) -> bool:
+def is_worth_another_try(_: object, __: TaskRun, state: State[Any]) -> bool:
     """Only what ended with 75: the server was away, or another run was under way."""
-    error = await state.result(raise_on_failure=False)
+    error = state.result(raise_on_failure=False)
     return isinstance(error, RunFailedError) and error.code == TRY_LATER
 
 
