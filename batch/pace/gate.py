@@ -23,11 +23,27 @@ MERCY = 600.0
 
 @dataclass(slots=True)
 class _Allowance:
-    """What a response's headers leave of a limit: so much may be sent in all until it is renewed."""
+    """What a response's headers leave of a limit: so much may be sent in all until it is renewed.
+
+    Attributes:
+        until: When it is renewed.
+        total: So many may have been sent by then, counted from the beginning of the run.
+        heard: The number of the request whose response said so.
+        most: The most that was ever left; after a renewal, and before the next response, no more than this may go.
+        length: The longest that a renewal was ever away.
+    """
 
     until: float
     total: float
     heard: int
+    most: float
+    length: float
+
+    def wait(self, now: float, sent: float, more: float) -> float:
+        """When so many more may be sent: now, or at the renewal."""
+        if now >= self.until:
+            self.until, self.total = now + self.length, sent + max(self.most, more)
+        return now if sent + more <= self.total else self.until
 
 
 class Gate:
@@ -103,15 +119,9 @@ class Gate:
     def _allowed(self, now: float, requests: int, tokens: float) -> float:
         at = now
         if self._requests is not None:
-            if now >= self._requests.until:
-                self._requests = None
-            elif self._sent + requests > self._requests.total:
-                at = self._requests.until
+            at = self._requests.wait(now, self._sent, requests)
         if self._tokens is not None:
-            if now >= self._tokens.until:
-                self._tokens = None
-            elif self._sent_tokens + tokens > self._tokens.total:
-                at = max(at, self._tokens.until)
+            at = max(at, self._tokens.wait(now, self._sent_tokens, tokens))
         return at
 
     def send(self, now: float, tokens: float) -> tuple[int, float]:
@@ -227,15 +237,19 @@ class Gate:
         """
         news = False
         if hints.remaining_requests is not None and hints.reset_requests:
-            self._requests = _newest(
-                self._requests, now + min(hints.reset_requests, CAP), sent + hints.remaining_requests, sent
-            )
+            self._requests = _newer(self._requests, now, sent, sent, hints.remaining_requests, hints.reset_requests)
             news = True
         if hints.remaining_tokens is not None and hints.reset_tokens:
-            self._tokens = _newest(self._tokens, now + min(hints.reset_tokens, CAP), sent_tokens + hints.remaining_tokens, sent)
+            self._tokens = _newer(self._tokens, now, sent, sent_tokens, hints.remaining_tokens, hints.reset_tokens)
             news = True
         return news and self._allowed(now, 1, 0.0) > now
 
 
-def _newest(old: _Allowance | None, until: float, total: float, heard: int) -> _Allowance | None:
-    return old if old is not None and old.heard > heard else _Allowance(until, total, heard)
+def _newer(old: _Allowance | None, now: float, number: int, sent: float, remaining: float, reset: float) -> _Allowance:
+    reset = min(reset, CAP)
+    if old is None:
+        return _Allowance(now + reset, sent + remaining, number, remaining, reset)
+    old.most, old.length = max(old.most, remaining), max(old.length, reset)
+    if number >= old.heard:
+        old.until, old.total, old.heard = now + reset, sent + remaining, number
+    return old

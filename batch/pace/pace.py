@@ -17,7 +17,7 @@ from ..records import Reply
 from .gate import Gate
 from .line import Line, Ticket
 from .rate import Rate
-from .window import Window
+from .window import BUSY, Window
 
 Bound = Literal["rpm", "tpm", "server", "input", "cpu", "signature", "latency"]
 
@@ -131,6 +131,9 @@ class Pace:
         self._max_outage = max_outage
         self._lock = Lock()
         self._line = Line(rate or Rate(rpm, tpm, burst), Gate(max_outage, Random(seed)), Window(concurrency, ceiling, cpu))  # noqa: S311 jitter
+        self._cpu = cpu
+        self._looked = clock.monotonic(), cpu()
+        self._busy = False
         self._applicants: deque[Event] = deque()
         self._stopped = False
         self._outage = ""
@@ -329,6 +332,10 @@ class Pace:
             now = self._clock.monotonic()
             line = self._line
             self._advance(now)
+            since, spent = self._looked
+            if now - since >= 1.0:
+                self._looked = now, self._cpu()
+                self._busy = (self._looked[1] - spent) / (now - since) >= BUSY
             head = line.head
             held = line.blocked in ("gate", "pause") and not line.gate.opening
             return PaceState(
@@ -348,7 +355,7 @@ class Pace:
             return "rpm" if line.blocked == "rpm" else "tpm"
         if line.gate.closed or line.blocked == "gate":
             return "server"
-        if line.window.busy:
+        if self._busy:
             return "cpu"
         if line.out < line.window.size and not self._applicants:
             return "input"

@@ -59,6 +59,7 @@ class Cohort:
     number: int
     size: int
     wanted: int
+    ends: int
     cpu: float
     since: float
     joined: int = 0
@@ -75,7 +76,11 @@ class Cohort:
     def estimate(self, now: float) -> Mean:
         """The latency, counting what the outstanding ones have waited so far: leaving out the slow ones would flatter it."""
         waited = max(0.0, self.outstanding * now - self.starts)
-        return Mean(self.latency.n, self.latency.total + waited, self.latency.squares * (1 + waited / self.latency.total) ** 2)
+        return Mean(
+            self.latency.n,
+            self.latency.total + waited,
+            self.latency.squares * (1 + waited / max(self.latency.total, 1e-9)) ** 2,
+        )
 
 
 class Window:
@@ -104,11 +109,13 @@ class Window:
         self._peak = 0.0
         self._peak_size = 0
         self._down = False
-        self._step = 0.25
+        self._step = 0.4
         self._interval = 0.0
         self._next_check = 0.0
         self._refused_at = float("-inf")
         self._numbers = 0
+        self._ends = 0
+        self._rate = 0.0
         self._before: tuple[str, int, int | None] | None = None
         self.busy = False
         self.fixed = fixed is not None
@@ -151,7 +158,7 @@ class Window:
         cohort = self._cohort
         if cohort is None:
             self._numbers += 1
-            cohort = self._cohort = Cohort(self._numbers, self._target, self._wanted(), self._cpu(), now)
+            cohort = self._cohort = Cohort(self._numbers, self._target, self._wanted(), self._ends, self._cpu(), now)
         if cohort.joined >= cohort.wanted:
             return -1
         cohort.joined += 1
@@ -181,6 +188,9 @@ class Window:
         """An attempt brought an answer after so many seconds."""
         if self.fixed:
             return
+        self._ends += 1
+        if went > self._refused_at:
+            self._before = None
         if self.size < self._target:
             self.size = min(self._target, self.size + GROWTH)
         c = self._cohort
@@ -230,7 +240,9 @@ class Window:
         self._next_check = now + self._interval
 
     def _judge_ramp(self, now: float, c: Cohort, here: Mean) -> None:
-        if self.busy:
+        rate = (self._ends - c.ends) / max(now - c.since, 1e-9)
+        if self.busy and rate < 1.15 * self._rate:
+            # Whatever keeps this machine busy, a larger number is worth while only as long as more comes of it.
             self._cohort = None
             return
         if self._base is None:
@@ -241,6 +253,9 @@ class Window:
             ratio = here.mean / self._base.mean
             error = math.hypot(here.error, self._base.error)
             if self._more(c, ratio, 1.4, error * ratio, max(48, 4 * c.size)):
+                return
+            if ratio >= 1.4 and self.busy:
+                self._cohort = None
                 return
             if ratio >= 1.4:
                 if here.error > 0.04 and self._more(c, 0.0, 0.0, 1.0, 2 * c.size):
@@ -261,6 +276,7 @@ class Window:
         if c.size >= self._ceiling:
             self._hold(now, c.size)
         else:
+            self._rate = rate
             self._move("ramp", c.size * (2 if ratio < 1.25 else 1.5))
 
     def _judge_hold(self, now: float, c: Cohort, here: Mean) -> None:
@@ -278,10 +294,12 @@ class Window:
             self._held = here
         elif not self.busy:
             shift = here.mean / self._held.mean
-            if shift > 1.4 + 2 * here.error and c.size > 1 and self._refusing is None:
-                self._dip(c, here)
-                return
-            if shift < 0.7:
+            if shift > 1.4 + 2 * here.error:
+                if c.size > 1 and self._refusing is None:
+                    self._dip(c, here)
+                    return
+                self._held = here
+            elif shift < 0.7:
                 self._held = here
                 self._next_check = min(self._next_check, now)
             elif self._held.n < 2000:

@@ -40,6 +40,7 @@ class Server:
         away: From when until when every request fails …
         fails: … with this error.
         network: Seconds there and back.
+        quota: So many requests in each window of so many seconds, which its headers tell.
         soft: Instead of a capacity, each request is slowed by the number of requests at work: 1 + n / capacity.
     """
 
@@ -54,10 +55,14 @@ class Server:
     network: float = 0.002
     rpm: float | None = None
     soft: bool = False
+    quota: tuple[int, float] | None = None
     inside: int = 0
     highest: int = 0
     refused: int = 0
     free: list[float] = field(default_factory=list)
+    used: int = 0
+    window: float = -1.0
+    told: Hints = field(default_factory=Hints)
     _arrival: float = 0.0
 
     def serve(self, now: float, random: Random) -> tuple[float, CallError | None]:
@@ -69,6 +74,14 @@ class Server:
                 self.refused += 1
                 return self.network, self._refusal()
             self._arrival = max(self._arrival, now) + 60 / self.rpm
+        if self.quota is not None:
+            limit, length = self.quota
+            self.used = self.used + 1 if now // length == self.window else 1
+            self.window = now // length
+            if self.used > limit:
+                self.refused += 1
+                return self.network, self._refusal()
+            self.told = Hints(remaining_requests=limit - self.used, reset_requests=length - now % length)
         work = self.latency(random) * (self.factor if now >= self.shift else 1.0)
         if self.soft:
             return work * (1 + self.inside / self.capacity) + self.network, None
@@ -129,6 +142,7 @@ def simulate(
     seed: int = 0,
     supply: float | None = None,
     cpu: float = 0.0,
+    load: float = 0.0,
     poison: frozenset[int] = frozenset(),
     max_outage: float = 1800.0,
     attempts: int = 5,
@@ -139,13 +153,14 @@ def simulate(
         tokens: Estimated and real tokens of a request.
         supply: Rows a second that the input yields.
         cpu: Seconds of one processor that each request costs this client.
+        load: Of one processor, what this client does beside.
         poison: Rows that the server always fails at.
     """
     random = Random(seed)
     now = 0.0
     busy_until = 0.0
     spent = 0.0
-    line = Line(Rate(rpm, tpm), Gate(max_outage, Random(seed + 1)), Window(concurrency, ceiling, lambda: spent))
+    line = Line(Rate(rpm, tpm), Gate(max_outage, Random(seed + 1)), Window(concurrency, ceiling, lambda: spent + load * now))
     events: list[tuple[float, int, str, object]] = []
     order = count()
     run = Run()
@@ -203,17 +218,17 @@ def simulate(
                 spent += cpu
                 busy_until = max(busy_until, now) + cpu
                 end = max(end, busy_until)
-            at(end, "end", (what, now, error))
+            at(end, "end", (what, now, error, server.told))
         elif kind == "retry":
             assert isinstance(what, Row)
             join(what)
         elif kind == "end":
             assert isinstance(what, tuple)
-            ticket, went, error = what
+            ticket, went, error, hints = what
             row = owner.pop(ticket)
             if error is None:
                 server.inside -= 1
-                line.done(now, ticket, now - went, Hints(), tokens(random)[1] if tpm else None)
+                line.done(now, ticket, now - went, hints, tokens(random)[1] if tpm else None)
                 run.answered += 1
                 run.answers.append(now)
                 line.permits -= 1

@@ -70,6 +70,17 @@ def test_a_server_with_a_rate_of_its_own_is_used_up_to_it() -> None:
     assert run.refused <= 0.02 * run.requests + 20
 
 
+def test_a_limit_told_in_headers_is_used_up_and_never_passed() -> None:
+    run = simulate(Server(400, mixed(0.05, 0.15), quota=(200, 10.0)), seconds=100)
+    assert run.answered >= 0.97 * 2_000
+    assert run.refused <= 0.01 * run.requests
+
+
+def test_a_client_that_is_busy_with_something_else_still_finds_the_number() -> None:
+    run = simulate(Server(64, mixed(0.05, 0.15)), seconds=60, load=1.0)
+    assert run.rate >= 0.8 * 64 / 0.1
+
+
 @pytest.mark.parametrize("fails", [Unreachable, Throttled, ServerFault])
 def test_an_outage_costs_no_row_and_few_requests(fails: type[CallError]) -> None:
     run = simulate(Server(40, mixed(0.05, 0.15), refuses=True, away=(5.0, 11.0), fails=fails), rows=3_000)
