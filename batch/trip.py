@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
@@ -31,6 +31,7 @@ from .export import Written
 from .job import Job, dated, share
 from .job import job as checked
 from .journal import Journal
+from .journal.lock import storage
 from .journal.repair import RepairReport, compact
 from .judge import Judge, Stop
 from .pace import Pace, Stopped
@@ -192,20 +193,31 @@ class Trip:
         # Counting reads the whole input, so it goes on beside the first requests.
         threading.Thread(target=self._count, name="count", daemon=True).start()
         engine = self._engine()
-        try:
+        with self._ending():
             for prompt in self.alignment.pending(self._has_time):
                 engine.put(prompt)
-        except BatchError as error:
-            self.stop.because(error)
-        except KeyboardInterrupt:
-            self.stop.interrupt(signal.SIGINT)
         engine.finish()
         self._drain(engine)
-        self.judge.close()
-        if self.journal.failed is None:
-            self.journal.flush()
+        with self._ending():
+            self.judge.close()
+            if self.journal.failed is None:
+                self.journal.flush()
         self.home.set()
         pulse.join()
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Whatever goes wrong inside ends the run in order: nothing more is sent, and the summary says why."""
+        try:
+            yield
+        except BatchError as error:
+            self.stop.because(error)
+        except OSError as error:
+            self.stop.because(storage(Path(error.filename or self.journal.folder), error))
+        except KeyboardInterrupt:
+            self.stop.interrupt(signal.SIGINT)
+        except Exception as error:
+            self.stop.because(BatchError(f"a bug, please report it: {type(error).__name__}: {error}"))
 
     def write_the_output(self) -> None:
         """Export, unless the input could not be read to its end."""
