@@ -138,9 +138,7 @@ def main() -> int:
     names = [*(one.name for one in SCENARIOS), "planted"]
     parser.add_argument("--only", action="append", metavar="NAME", help=f"one of {', '.join(names)}")
     parser.add_argument("--jobs", type=int, default=2, help="scenarios at a time")
-    parser.add_argument(
-        "--no-write", action="store_true", help="leave docs/reliability.md alone, as less than everything does anyway"
-    )
+    parser.add_argument("--no-write", action="store_true", help="leave docs/reliability.md alone")
     given = parser.parse_args()
     if unknown := set(given.only or ()) - set(names):
         parser.error(f"no fault is called {', '.join(sorted(unknown))}")
