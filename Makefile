@@ -25,6 +25,11 @@ test: .venv/.installed ## ruff, mypy and the tests
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 	@$(BIN)/pytest -q
 
+docs: .venv/.installed ## renew the table of fields and the schema of job files in docs/
+	@$(BIN)/ails-batch job schema > docs/job.schema.json
+	@$(BIN)/ails-batch job fields | sed -i -e '/<!-- ails-batch job fields/,/<!-- end/{//!d}' \
+		-e '/<!-- ails-batch job fields/r /dev/stdin' docs/jobs.md
+
 airflow: .venv/.installed ## run jobs/airflow with a real Airflow, in .venv-airflow (260 MB, some minutes)
 	@test -x .venv-airflow/bin/airflow || { $(PYTHON) -m venv .venv-airflow && \
 		.venv-airflow/bin/python -m pip install --quiet --disable-pip-version-check 'apache-airflow==3.3.*'; }
@@ -63,4 +68,4 @@ lock: ## renew requirements/*.txt from pyproject.toml
 clean: ## remove .venv and caches
 	rm -rf .venv .venv-airflow .venv-prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run test lint type format bench bench-quick torture lock clean airflow prefect
+.PHONY: help setup run test lint type format bench bench-quick torture lock clean airflow prefect docs

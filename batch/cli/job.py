@@ -30,6 +30,7 @@ EXAMPLES = {
     "row_params": ["temperature"],
     "sample": 100,
     "limit": 100,
+    "send_schema": True,
     "protocol": "ails",
     "rpm": 600.0,
     "tpm": 90_000.0,
@@ -74,9 +75,10 @@ def new(file: str, source: str | None, **options: Any) -> None:
     asks = any(name in given for name in ("template", "template_file", "prompt_column"))
     settings = {name: value for name, value in FIRST.items() if name != "template" or not asks} | given
     checked(settings)
+    text = _commented(file, settings)
     try:
         with Path(file).open("x", encoding="utf-8") as out:
-            out.write(_commented(file, settings))
+            out.write(text)
     except FileExistsError:
         raise JobError(f"{file} is there already; choose another name, or remove it") from None
     except OSError as error:
@@ -121,7 +123,7 @@ def _meanings() -> dict[str, str]:
     from ..job import Job
 
     helps = {str(one.name): one.help or "" for one in RUN_OPTIONS}
-    return {name: FILE_ONLY.get(name) or helps[name] for name in Job.__struct_fields__}
+    return {name: FILE_ONLY.get(name) or helps.get(name, "") for name in Job.__struct_fields__}
 
 
 def _defaults() -> dict[str, Any]:
@@ -182,9 +184,8 @@ def _about(job: Job) -> list[str]:
     from ..settings import setting
 
     endpoint = job.resolved_endpoint()
-    lines = [
-        f"endpoint: {endpoint.identity if endpoint.url not in EMBEDDED else 'the embedded gateway'}, protocol {endpoint.protocol}"
-    ]
+    address = "the embedded gateway" if endpoint.url in EMBEDDED else endpoint.identity
+    lines = [f"endpoint: {address}, protocol {endpoint.protocol}"]
     if endpoint.url not in EMBEDDED:
         lines.append(f"model: {job.model or setting('AILS_MODEL') or 'from each row'}")
         endpoint.credentials()
