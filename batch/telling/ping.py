@@ -72,13 +72,13 @@ class Ping:
         while True:
             word, body = self._queue.get()
             last = word != "start"
+            said = ""
             for nth in range(TRIES):
                 said = self._post(word, body)
-                if not said or (self._ending.is_set() and not last):
+                if not said or nth + 1 == TRIES or (self._ending.is_set() and not last):
                     break
-                if nth + 1 < TRIES:
-                    time.sleep(PAUSE * 2**nth)
-            else:
+                time.sleep(PAUSE * 2**nth)
+            if last and said:
                 logging.getLogger("batch").warning("ping: %s did not take /%s: %s", self._host, word, said)
             if last:
                 return
