@@ -11,8 +11,8 @@ from ..records import Hints
 CAP = 120.0
 """Seconds a single `Retry-After` or reset is believed; after them a probe asks again."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
-"""Seconds from a closing to the first probe, doubled up to the longest between two probes."""
+FIRST_PAUSE, PAUSE_GROWTH, LONGEST_PAUSE = 0.5, 1.5, 10.0
+"""Seconds from a closing to the first probe, and how they grow up to the longest between two probes."""
 
 ENOUGH_FAILURES = 20
 """So many failures in a row, of any workers, are an outage whatever the number in flight."""
@@ -211,8 +211,8 @@ class Gate:
             self._probe = None
         self.why, self._throttled, self._ramp = why, throttled, None
         if retry_after is None:
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._pauses) * self._random.uniform(0.5, 1.0)
-            self._pauses = min(self._pauses + 1, 10)
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * PAUSE_GROWTH**self._pauses) * self._random.uniform(0.5, 1.0)
+            self._pauses = min(self._pauses + 1, 16)
         else:
             pause = self._believed(retry_after)
         self._until = now + pause

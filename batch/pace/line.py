@@ -220,10 +220,10 @@ class Line:
         charged = self.gate.failed(now, error, ticket.number, self.permits)
         if self.gate.closed and (was_open or probe_failed):
             self.unbook()
-        if probe_failed:
+        if probe_failed and isinstance(error, Throttled):
             self.window.excused()
-        elif isinstance(error, (Throttled, TimedOut)):
-            self.window.refused(now, ticket.out, ticket.went)
+        elif not probe_failed and isinstance(error, (Throttled, TimedOut)):
+            self.window.refused(now, self.out + 1, ticket.went)
         return charged
 
     def _hear(self, now: float, hints: Hints, ticket: Ticket) -> None:

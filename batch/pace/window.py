@@ -113,6 +113,8 @@ class Window:
         self._interval = 0.0
         self._next_check = 0.0
         self._refused_at = float("-inf")
+        self._repeats = 0
+        self._least = 0
         self._numbers = 0
         self._ends = 0
         self._rate = 0.0
@@ -373,28 +375,30 @@ class Window:
             self._hold(now, min(self._peak_size, self._peak * here.mean * SLACK + 1))
 
     def refused(self, now: float, out: int, went: float) -> None:
-        """The server refused an attempt that went when so many were out, itself included."""
+        """The server refused an attempt, or let it wait for ever.
+
+        Args:
+            now: Monotonic seconds.
+            out: How many were out until now, this one included.
+            went: When this one went.
+        """
         if self.fixed:
             return
-        if went < self._refused_at:
-            # Sent before the last refusal was heard: the same overload, of which the smallest number is the true one.
-            if self._refusing is not None and out - 1 < self._refusing:
-                self._refusing = max(1, out - 1)
-                self._hold(now, self._refusing)
-            return
-        repeated = now - self._refused_at < 30.0
-        self._before = ("ramp", self._target, None) if self._phase == "ramp" else ("hold", self._home, self._refusing)
-        self._refused_at = now
-        fits = max(1, out - 1)
-        if repeated and self._phase == "hold":
-            fits = max(1, min(self.size - 1, round(0.9 * self.size)))
-        self._refusing = min(fits, self.size)
-        if self._phase == "up":
-            self._interval = min(600.0, 2 * self._interval)
+        if went >= self._refused_at:
+            self._before = ("ramp", self._target, None) if self._phase == "ramp" else ("hold", self._home, self._refusing)
+            self._repeats = self._repeats + 1 if now - self._refused_at < 30.0 else 0
+            self._refused_at = now
+            # When the third number in a row is refused, a rate must be meant: come down to that faster.
+            self._refusing = min(out, self.size if self._repeats < 2 else round(0.9 * self.size))
+            self._least = self._refusing // 2
+            if self._phase == "up":
+                self._interval = min(600.0, 2 * self._interval)
+        # Each refusal of one overload is one that was too many; a burst of them says little about the number.
+        self._refusing = max(1, self._least, (self._refusing or out) - 1)
         self._hold(now, round(0.985 * self._refusing))
 
     def excused(self) -> None:
-        """A probe failed as well: the server refuses everything, so the number was not at fault."""
+        """A probe was refused as well: the server refuses everything, so the number was not at fault."""
         if self._before is not None:
             self._phase, self._target, self._refusing = self._before
             self.size = self._home = self._target
