@@ -9,22 +9,47 @@ from pathlib import Path
 from typing import Any
 
 from . import formats
+from .answers import Schema
 from .errors import StorageError
-from .export import COLUMNS, RAW, RAW_INPUT, Written, export
+from .export import RAW, RAW_INPUT, View, Written, export
+from .formats import Sink
 from .job import Job, digest
 from .journal import Journal
 from .reading import AGAIN, Reading, Selection, prompts_of
 from .records import Prompt
 from .spool import Spool
 from .tally import Tally
-from .wires import WIRES
+from .wires import WIRES, Wire
 
 
-def opened(job: Job, spool: Path | None = None) -> formats.Source:
+def schema_of(text: str, job: Job) -> Schema | None:
+    """A job's schema from its text; None when it has none.
+
+    Raises:
+        JobError: It is none, or its properties cannot be columns.
+    """
+    return Schema(text, job.schema or "--schema") if text else None
+
+
+def view_of(job: Job, wire: Wire, schema: Schema | None) -> View:
+    """How a job's answers are shown.
+
+    Raises:
+        JobError: The schema's properties cannot be columns.
+    """
+    batch = job.output_format == "openai-batch"
+    # The lines of a batch have no columns that could clash, and hold whole answers.
+    view = View(wire, "" if batch else job.prefix, job.keep_raw or batch, schema, job.explode)
+    view.columns  # noqa: B018  (a clash is told before anything is sent)
+    return view
+
+
+def opened(job: Job, view: View, spool: Path | None = None) -> formats.Source:
     """A job's input.
 
     Args:
-        job: Names it, and the columns that it must not have.
+        job: Names it.
+        view: Says which columns it must not have.
         spool: Where to keep a copy of standard input; None for an unnamed temporary file.
 
     Raises:
@@ -36,7 +61,7 @@ def opened(job: Job, spool: Path | None = None) -> formats.Source:
         format=job.input_format or None,
         encoding=job.encoding,
         spool=spool,
-        reserved=[job.prefix + name for name in (*COLUMNS, RAW, RAW_INPUT)],
+        reserved=[view.prefix + name for name in (*view.columns, RAW, RAW_INPUT)],
     )
 
 
@@ -45,7 +70,8 @@ class Alignment:
 
     Args:
         job: What is read and written.
-        asked: What decides a row's key beside its own values: `template`, `protocol`, `identity` and `model`.
+        asked: What decides a row's key beside its own values: `template`, `schema`, `protocol`, `identity` and
+            `model`.
         journal: What is known of each row.
         tally: Counts rows that need no asking.
         stack: Closes the input.
@@ -55,24 +81,30 @@ class Alignment:
         self._job = job
         self._journal = journal
         self._tally = tally
-        self.wire = WIRES[asked["protocol"]]
-        self.source = stack.enter_context(opened(job, journal.folder / "stdin"))
+        wire = WIRES[asked["protocol"]]
+        self.schema = schema_of(asked["schema"], job)
+        self.view = view_of(job, wire, self.schema)
+        self.source = stack.enter_context(opened(job, self.view, journal.folder / "stdin"))
         self.spool = Spool(journal.folder)
         self.selection = Selection(job, self.source, prompts_of(job, asked))
-        self.reading = Reading(job, self.selection, journal, self.spool, tally)
+        self.reading = Reading(job, self.selection, journal, self.spool, tally, wire, self.schema)
         self._there = _state(job.output)
         # The journal's id, too: after --fresh, or once it was moved away, nothing is done that another journal knew.
         self._asked = digest([journal.id.hex(), job.asked(), asked])
-        self._shape = digest([job.output, job.output_format, job.prefix, job.keep_raw, job.csv_guard, job.errors])
+        shape = ("output", "output_format", "prefix", "keep_raw", "explode", "csv_guard", "errors")
+        self._shape = digest([getattr(job, name) for name in shape])
 
-    def look_through(self) -> None:
+    def look_through(self, going_on: Callable[[], bool]) -> None:
         """Read everything once before anything is sent.
+
+        Args:
+            going_on: Asked from time to time; once it says no, the pass ends where it is.
 
         Raises:
             InputError: The input is no table.
             JobError: More rows than `bad_rows` cannot be asked.
         """
-        for _ in self.selection.chunks():
+        for _ in self.selection.chunks(going_on):
             pass
 
     def pending(self, going_on: Callable[[], bool]) -> Iterator[Prompt]:
@@ -85,7 +117,9 @@ class Alignment:
         if (about.get("asked"), about.get("shape"), about.get("left")) != (self._asked, self._shape, 0):
             return None
         written = Written(**about["written"])
-        if (self._job.retry_failed and written.failed) or about["output"] != _state(self._job.output):
+        if self._job.retry_failed and written.failed:
+            return None
+        if about["output"] != _state(self._job.output) or about.get("errors") != _state(self._job.errors):
             return None
         if about["size"] != self.source.size or about["sha256"] != self.source.digest():
             return None
@@ -104,22 +138,20 @@ class Alignment:
             raise StorageError(
                 f"{job.output} was replaced while the run went on; move it away, then: ails-batch export {job.output}"
             )
-        batch = formats.output_format(job.output, job.output_format or None) == "openai-batch"
-        prefix = "" if batch else job.prefix  # its lines have no columns that could clash
-        keep_raw = job.keep_raw or batch
-        names = dict(COLUMNS)
-        if keep_raw:
-            names[RAW] = str
-        if self.reading.unreadable:
-            names[RAW_INPUT] = str
+        names = self.view.columns | ({RAW_INPUT: str} if self.reading.unreadable else {})
         sink = formats.sink(
             job.output,
             self.source,
-            {prefix + name: kind for name, kind in names.items()},
+            {self.view.prefix + name: kind for name, kind in names.items()},
             format=job.output_format or None,
             guard=job.csv_guard,
         )
-        written = export(self.source, self.spool, self._journal, sink, self.wire, prefix=prefix, keep_raw=keep_raw)
+        try:
+            errors = self._errors() if job.errors else None
+        except BaseException:
+            sink.abort()
+            raise
+        written = export(self.source, self.spool, self._journal, sink, self.view, errors)
         about = {
             "asked": self._asked,
             "shape": self._shape,
@@ -128,9 +160,15 @@ class Alignment:
             "left": written.pending + sum(written.kinds.get(kind, 0) for kind in AGAIN),
             "written": asdict(written),
             "output": _state(job.output),
+            "errors": _state(job.errors),
         }
         self.spool.describe(about)
         return written
+
+    def _errors(self) -> Sink:
+        """Where failed rows go: a file that repeats the input, in its format unless the name tells another."""
+        own = "jsonl" if self.source.format == "openai-batch" else self.source.format
+        return formats.sink(self._job.errors, self.source, format=formats.format_of(self._job.errors) or own)
 
     def let_go_of_stdin(self) -> None:
         """Every row is answered, so the copy of standard input is not needed any more."""
@@ -139,7 +177,9 @@ class Alignment:
 
 
 def _state(output: str) -> list[int] | None:
-    """What tells a file that was touched from one that was not."""
+    """What tells a file that was touched from one that was not; None where there is none."""
+    if not output:
+        return None
     try:
         state = Path(output).stat()
     except OSError:

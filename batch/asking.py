@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import blake2b
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
+from .answers import Schema, Unfit
 from .clock import SYSTEM, Clock
 from .errors import BatchError, CallError, Denied, Transient
 from .pace import Pace, Turn
@@ -30,6 +32,9 @@ class Asking:
         attempted: Called with every `Attempt`, and `first=` whether it was its row's first.
         journal_id: Folded into the `Idempotency-Key`, which stays the same over attempts and resumed runs.
         stopping: Cuts a backoff short.
+        schema: What answers must fit.
+        repair: How often a row may be asked again because its answer does not fit.
+        unfit: Called with every answer that does not fit: it was paid for, too.
     """
 
     def __init__(
@@ -42,6 +47,9 @@ class Asking:
         attempted: Callable[..., None] = lambda attempt, first: None,
         journal_id: bytes = b"",
         stopping: threading.Event | None = None,
+        schema: Schema | None = None,
+        repair: int = 0,
+        unfit: Callable[[Answer], None] = lambda answer: None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.call = call
@@ -51,6 +59,9 @@ class Asking:
         self.attempted = attempted
         self.journal_id = journal_id
         self.sleep = sleep_using_event(stopping or threading.Event())
+        self.schema = schema
+        self.repair = repair
+        self.unfit = unfit
         self.clock = clock
 
     def __call__(self, prompt: Prompt) -> Outcome:
@@ -62,10 +73,10 @@ class Asking:
         """
         one = Asked(self, prompt)
 
-        def attempt() -> Answer:
+        def attempt() -> Answer | Failure | None:
             turn = one.begin()
             try:
-                reply = self.call(prompt, idempotency_key=one.idempotency_key)
+                reply = self.call(one.prompt, idempotency_key=one.idempotency_key)
             except CallError as error:
                 one.failed(turn, error)
                 raise
@@ -78,7 +89,9 @@ class Asking:
             retry=retry_if_exception_type(Transient), stop=one.used_up, wait=one.backoff, sleep=self.sleep, reraise=True
         )
         try:
-            return one.outcome(retrying(attempt))
+            while (end := retrying(attempt)) is None:
+                pass
+            return one.outcome(end)
         except Denied:
             raise
         except CallError as error:
@@ -90,18 +103,27 @@ class Asking:
 
 
 class Asked:
-    """One prompt's attempts so far."""
+    """One prompt's attempts so far.
+
+    Attributes:
+        prompt: What is sent next: the row's own request, or the one that asks again for an answer that fits.
+        attempts: The requests that were sent.
+    """
 
     def __init__(self, asking: Asking, prompt: Prompt) -> None:
         self.prompt = prompt
         self.attempts: list[Attempt] = []
         self._asking = asking
         self._started = 0.0
+        self._repairs = 0
+        self._spent = 0
+        self._unfit: Failure | None = None
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt at this row of this journal, and for no other row."""
-        return blake2b(self._asking.journal_id + self.prompt.id, digest_size=16).hexdigest()
+        """The same for every attempt at one request for this row of this journal, and for no other."""
+        repair = self._repairs.to_bytes(4, "big") if self._repairs else b""
+        return blake2b(self._asking.journal_id + self.prompt.id + repair, digest_size=16).hexdigest()
 
     def begin(self) -> Turn:
         """Wait until one attempt may be sent.
@@ -116,19 +138,34 @@ class Asked:
             self._asking.sending(self.prompt)
         return turn
 
-    def answered(self, turn: Turn, reply: Reply) -> Answer:
-        """The attempt brought an answer."""
+    def answered(self, turn: Turn, reply: Reply) -> Answer | Failure | None:
+        """The attempt brought an answer; None where it does not fit, and `prompt` now asks for one that does."""
         turn.done(reply)
-        self._count(Attempt(reply.answer.status, reply.seconds))
-        return reply.answer
+        answer, schema = reply.answer, self._asking.schema
+        try:
+            if schema:
+                schema.fit(answer)
+        except Unfit as unfit:
+            assert schema
+            self._count(Attempt(answer.status, reply.seconds, "bad_answer"))
+            self._asking.unfit(answer)
+            self._unfit = Failure("bad_answer", str(unfit), answer.status, answer.body)
+            if self._repairs >= self._asking.repair:
+                return self._unfit
+            self._repairs += 1
+            self._spent = self._charged
+            self.prompt = schema.again(self.prompt, answer, unfit)
+            return None
+        self._count(Attempt(answer.status, reply.seconds))
+        return answer
 
     def failed(self, turn: Turn, error: CallError) -> None:
         """The attempt brought none."""
         self._count(Attempt(error.status, error.seconds, error.kind, charged=turn.failed(error)))
 
     def used_up(self, _: RetryCallState | None = None) -> bool:
-        """Whether the row has no attempts left."""
-        return sum(attempt.charged for attempt in self.attempts) >= self._asking.attempts
+        """Whether the request has no attempts left; one that asks again has as many as the first."""
+        return self._charged - self._spent >= self._asking.attempts
 
     def backoff(self, state: RetryCallState) -> float:
         """Seconds until the next attempt; none after an uncharged one, for an outage is waited for at the gate by all rows."""
@@ -136,9 +173,15 @@ class Asked:
 
     def outcome(self, end: Answer | Failure | CallError) -> Outcome:
         """The row's end."""
+        if isinstance(end, CallError) and self._unfit and not isinstance(end, Transient):
+            end = replace(self._unfit, message=f"{self._unfit.message}; asked again: {end}"[:500])
         result = Failure(end.kind, str(end), end.status) if isinstance(end, CallError) else end  # type: ignore[arg-type]
         prompt = self.prompt
         return Outcome(prompt.index, prompt.key, prompt.occurrence, result, tuple(self.attempts), self._started)
+
+    @property
+    def _charged(self) -> int:
+        return sum(attempt.charged for attempt in self.attempts)
 
     def _count(self, attempt: Attempt) -> None:
         self._asking.attempted(attempt, first=not self.attempts)

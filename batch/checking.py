@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from .alignment import opened
+from .alignment import opened, schema_of, view_of
 from .errors import JobError
 from .exact import dumps, loads
 from .job import EMBEDDED, Job
@@ -20,6 +20,7 @@ from .prompts import Request
 from .reading import Selection, prompts_of
 from .records import KEY_BYTES, Row
 from .settings import setting
+from .wires import WIRES
 
 SHOWN = 3
 """How many of the first requests are shown."""
@@ -79,14 +80,16 @@ def check(job: Job, *, bad: Callable[[str], object] = lambda words: None) -> Rep
     report = Report(job.input if isinstance(job.input, str) else " ".join(job.input), missing=tuple(_missing(job)))
     asked = {
         "template": job.template_text(),
+        "schema": job.schema_text(),
         "protocol": _protocol(job),
         "identity": "",
         "model": job.model or setting("AILS_MODEL") or "model",
     }
     with ExitStack() as stack:
-        source = stack.enter_context(opened(job))
+        view = view_of(job, WIRES[asked["protocol"]], schema_of(asked["schema"], job))
+        source = stack.enter_context(opened(job, view))
         # Bad rows are all counted before the limit on them is held against their number.
-        selection = Selection(msgspec.structs.replace(job, bad_rows=None), source, prompts_of(job, asked))
+        selection = Selection(msgspec.structs.replace(job, bad_rows=None, repeat=1), source, prompts_of(job, asked))
         keys, ids = Pass(Index()), Pass(Index())
         for rows in selection.chunks():
             requests = [request for _, request in rows if isinstance(request, Request)]
@@ -118,7 +121,9 @@ def _names(column: str, rows: Iterable[Row]) -> list[bytes]:
 
 
 def _reckon(job: Job, report: Report) -> None:
-    requests, tokens = report.rows - report.bad, report.prompt_tokens + report.completion_tokens
+    report.prompt_tokens *= job.repeat
+    report.completion_tokens *= job.repeat
+    requests, tokens = (report.rows - report.bad) * job.repeat, report.prompt_tokens + report.completion_tokens
     if job.price:
         report.cost_usd = (report.prompt_tokens * job.price.prompt + report.completion_tokens * job.price.completion) / 1e6
     if job.rpm or job.tpm:

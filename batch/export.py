@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import BatchError, CallError
+from .answers import Schema, Unfit, judged
+from .errors import BatchError, CallError, JobError
 from .formats import Sink, Source
 from .journal import Journal, Recorded
-from .records import Answer
 from .spool import NO_ID, RECORD, Spool, ids
 from .wires import Wire
 
@@ -67,13 +67,46 @@ class Written:
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
 
-def generated(recorded: Recorded | None, wire: Wire, *, keep_raw: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class View:
+    """How answers are shown.
+
+    Attributes:
+        wire: Reads them.
+        prefix: Put before the names of generated columns.
+        keep_raw: Whether to add the server's whole answer.
+        schema: What they must fit.
+        explode: Whether the schema's properties become columns.
+    """
+
+    wire: Wire
+    prefix: str = ""
+    keep_raw: bool = False
+    schema: Schema | None = None
+    explode: bool = False
+
+    @property
+    def columns(self) -> dict[str, type]:
+        """The generated columns without prefix, but for `raw_input`.
+
+        Raises:
+            JobError: A property of the schema has the name of another one of them, or there are none.
+        """
+        columns = dict(COLUMNS)
+        if self.explode and self.schema:
+            properties = self.schema.columns
+            if taken := [name for name in properties if name in (*COLUMNS, RAW, RAW_INPUT)]:
+                raise JobError(f"--explode: the schema's property {taken[0]!r} has the name of another column; rename it")
+            columns |= properties
+        return columns | {RAW: str} if self.keep_raw else columns
+
+
+def generated(recorded: Recorded | None, view: View) -> dict[str, Any]:
     """The generated columns of one row.
 
     Args:
         recorded: What the journal holds for it; None when it was not asked.
-        wire: Reads the server's answer.
-        keep_raw: Whether to add the server's whole answer.
+        view: How it is shown.
     """
     if recorded is None:
         return failed("pending", NOT_ASKED)
@@ -85,22 +118,29 @@ def generated(recorded: Recorded | None, wire: Wire, *, keep_raw: bool = False) 
         "attempts": len(recorded.attempts),
         "latency_s": last if last is None else round(last, 3),
     }
-    if failure:
+    if failure and not recorded.body:
         return members
+    raw = {RAW: recorded.body.decode("utf-8")} if view.keep_raw else {}
     try:
-        answer: Answer = wire.answer(recorded.body, recorded.status or 200, strictly=False)
+        answer, value = judged(recorded.body, recorded.status, view.wire, view.schema)
+        properties = view.schema.explode(value) if view.explode and view.schema else {}
     except CallError as error:
-        return members | {"error": str(error), "error_kind": "bad_body"}
-    members |= {
+        return members | {"error": str(error), "error_kind": "bad_body"} | raw
+    except Unfit as unfit:
+        words = str(unfit)
+        if failure and failure.message.startswith(words):
+            words = failure.message  # it may also say what became of asking again
+        return members | {"error": words, "error_kind": "bad_answer"} | raw
+    told = {
+        "error": "",
+        "error_kind": "",
         "response": answer.text,
         "answer_model": answer.model,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
     }
-    if keep_raw:
-        members[RAW] = recorded.body.decode("utf-8")
-    return members
+    return members | told | properties | raw
 
 
 def failed(kind: str, words: str) -> dict[str, Any]:
@@ -108,9 +148,7 @@ def failed(kind: str, words: str) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | {"response": "", "error": words, "error_kind": kind, "finish_reason": ""}
 
 
-def export(
-    source: Source, spool: Spool, journal: Journal, sink: Sink, wire: Wire, *, prefix: str = "", keep_raw: bool = False
-) -> Written:
+def export(source: Source, spool: Spool, journal: Journal, sink: Sink, view: View, errors: Sink | None = None) -> Written:
     """Write the output: one row for every selected row of the input, in its order.
 
     Args:
@@ -118,16 +156,16 @@ def export(
         spool: The ids of its selected rows.
         journal: What is known of each.
         sink: Where rows go; committed here, once every row is in it.
-        wire: Reads the servers' answers.
-        prefix: Put before the names of generated columns.
-        keep_raw: Whether to add the servers' whole answers.
+        view: How answers are shown.
+        errors: Where failed rows go once more, as they stand in the input; committed here, too.
 
     Raises:
         InputChanged: The input's bytes are no longer those of the reading pass; the old output stays.
         StorageError: The output cannot be written; the old one stays.
         BatchError: Not one row out for every row in (a bug).
     """
-    written = Written()
+    written, prefix = Written(), view.prefix
+    nothing = dict.fromkeys(view.schema.columns) if view.explode and view.schema else {}
     problems = spool.problems()
     trouble = next(problems, None)
     records = _Records(spool)
@@ -138,6 +176,7 @@ def export(
             handles = journal.find(names)
             known = iter(journal.read_many(handles[handles >= 0]))
             positions, members = [], []
+            failures: dict[int, None] = {}
             for number, name, handle in zip(wanted["number"].tolist(), names, handles.tolist(), strict=True):
                 if name == NO_ID:
                     if trouble is None or trouble[0] != written.rows:
@@ -147,16 +186,26 @@ def export(
                         one[RAW_INPUT] = text
                     trouble = next(problems, None)
                 else:
-                    one = generated(next(known) if handle >= 0 else None, wire, keep_raw=keep_raw)
+                    one = generated(next(known) if handle >= 0 else None, view)
                 written.count(one)
+                if kind := one["error_kind"]:
+                    one |= nothing
+                    if kind != "pending":
+                        failures[number - chunk.first] = None
                 positions.append(number - chunk.first)
                 members.append({prefix + name: value for name, value in one.items()} if prefix else one)
             sink.write(chunk, positions, members)
+            if errors and failures:
+                errors.write(chunk, list(failures), [{}] * len(failures))
         if written.rows != spool.count:
             raise BatchError(f"{written.rows} rows for {spool.count} selected ones: the output is not replaced")
+        if errors:
+            errors.commit()
         sink.commit()
     except BaseException:
         sink.abort()
+        if errors:
+            errors.abort()
         raise
     return written
 

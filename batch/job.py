@@ -28,7 +28,18 @@ EMBEDDED: dict[str, Literal["auto", "local", "echo"]] = {
 }
 """Endpoints that are the project's own gateway, and what answers there: `auto` is the real model where it is installed."""
 
-PATHS = ("input", "output", "journal", "template_file", "errors", "metrics_file", "log_file", "api_key_file", "secret_file")
+PATHS = (
+    "input",
+    "output",
+    "journal",
+    "template_file",
+    "schema",
+    "errors",
+    "metrics_file",
+    "log_file",
+    "api_key_file",
+    "secret_file",
+)
 PLACEHOLDER = re.compile(r"\{(date|datetime|month|year)\}")
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -115,6 +126,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         rpm, tpm: Requests and tokens a minute.
         timeout: Seconds for one whole attempt.
         max_outage, deadline: Seconds.
+        schema: A JSON Schema file that every answer must fit.
+        repair: How often a row is asked again because its answer does not fit.
+        explode: Whether the schema's top-level properties become columns.
+        send_schema: Whether the schema is sent along as `response_format`; by default only with the protocol `openai`.
+        repeat: How often every row is asked; its output rows stand side by side.
+        check_first: Whether to read everything once before anything is sent.
         quota: A name or path; all jobs of this machine that say the same one share its rate.
         log_file, metrics_file, ping: Whom to tell how it goes: JSON lines, a file for node exporter, a healthchecks URL.
     """
@@ -137,6 +154,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     sample: Count | None = None
     sample_seed: int = 0
     limit: Count | None = None
+    repeat: Count = 1
+    check_first: bool = False
+
+    schema: str = ""
+    repair: Annotated[int, Meta(ge=0, le=100)] = 0
+    explode: bool = False
+    send_schema: bool | None = None
 
     endpoint: str | Endpoint = ""
     protocol: Literal["ails", "openai"] | None = None
@@ -185,6 +209,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise JobError(f"a template and prompt_column exclude each other: name {self.prompt_column} in the template")
         if self.parameters.get("n", 1) != 1:
             raise JobError("the parameter n asks for several answers to one row; leave it out")
+        if self.errors and self.errors in ("-", self.output):
+            raise JobError("errors: name a file of its own for the failed rows")
+        if not self.schema and (self.repair or self.explode or self.send_schema):
+            raise JobError("repair, explode and send_schema speak of a schema: name its file with schema")
         if self.max_cost is not None and self.price is None:
             raise JobError("max_cost needs to know the price: set price (US dollars a million prompt and completion tokens)")
         if self.quota and self.rpm is None and self.tpm is None:
@@ -235,9 +263,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def asked(self) -> dict[str, Any]:
         """The part of the job that decides what is sent, for comparing one run with the next."""
         names = ("prompt_column", "template", "system", "parameters", "row_params", "where", "sample", "sample_seed", "limit")
-        return {name: getattr(self, name) for name in (*names, "input_format", "encoding", "model")} | {
-            "template": self.template_text()
-        }
+        more = ("repeat", "send_schema", "input_format", "encoding", "model")
+        return {name: getattr(self, name) for name in (*names, *more)} | {"template": self.template_text()}
 
     def template_text(self) -> str:
         """The template, read from its file when it has one.
@@ -245,12 +272,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Raises:
             JobError: The file cannot be read.
         """
-        if not self.template_file:
-            return self.template
-        try:
-            return Path(self.template_file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise JobError(f"{self.template_file}: cannot be read as a template: {_words(error)}") from None
+        return _read(self.template_file, "a template") if self.template_file else self.template
+
+    def schema_text(self) -> str:
+        """The schema, read from its file; "" when there is none.
+
+        Raises:
+            JobError: The file cannot be read.
+        """
+        return _read(self.schema, "a schema") if self.schema else ""
 
     def shown(self) -> dict[str, Any]:
         """The job as plain data for the journal's header: no secrets, nor `ping`, for who knows that can speak for the job."""
@@ -381,6 +411,13 @@ def _plainly(message: str) -> str:
     match = re.fullmatch(r"(.*) - at `\$\.?([^`]*)`", message)
     text, key = (match[1], match[2]) if match else (message, "")
     return f"{key}: {text[:1].lower()}{text[1:]}".replace("`", "'").removeprefix(": ")
+
+
+def _read(path: str, what: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{path}: cannot be read as {what}: {_words(error)}") from None
 
 
 def _words(error: Exception) -> str:

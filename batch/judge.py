@@ -92,11 +92,11 @@ class Judge:
         if self._withheld is not None and not self._may_keep(outcome):
             return
         self._keep(outcome)
+        if self._max_cost is not None and (self._tally.cost or 0.0) >= self._max_cost:
+            self._stop.because(Halted(f"stopped at --max-cost {self._max_cost:g}: {self._tally.cost:.2f} US dollars spent"))
         if isinstance(result, Answer):
             self._denials = self._bugs = 0
             self._finished += 1
-            if self._max_cost is not None and (self._tally.cost or 0.0) >= self._max_cost:
-                self._stop.because(Halted(f"stopped at --max-cost {self._max_cost:g}: {self._tally.cost:.2f} US dollars spent"))
             return
         with self._lock:
             self._finished += 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import islice
 
+from .answers import Schema, fits, response_format
 from .errors import InputError, JobError, RowError
 from .exact import dumps
 from .formats import Chunk, Source
@@ -16,7 +17,7 @@ from .prompts import Condition, Prompts, Request
 from .records import Prompt, Row, row_id
 from .spool import Spool
 from .tally import Tally
-from .wires import WIRES
+from .wires import WIRES, Wire
 
 AGAIN = frozenset({"transient", "bad_body", "internal", "pending"})
 """Failures that the next run tries again without being told."""
@@ -33,7 +34,8 @@ def prompts_of(job: Job, asked: Mapping[str, str]) -> Prompts:
 
     Args:
         job: Which columns, texts and parameters are sent.
-        asked: What decides a row's key beside these and its own values: `template`, `protocol`, `identity` and `model`.
+        asked: What decides a row's key beside these and its own values: `template`, `schema`, `protocol`, `identity` and
+            `model`.
 
     Raises:
         JobError: A template does not parse.
@@ -45,7 +47,7 @@ def prompts_of(job: Job, asked: Mapping[str, str]) -> Prompts:
         template=asked["template"],
         column=job.prompt_column,
         system=job.system,
-        parameters=job.parameters,
+        parameters=response_format(asked["schema"], asked["protocol"], job.send_schema) | job.parameters,
         row_params=job.row_params,
         insist=bool(job.model),
     )
@@ -60,7 +62,7 @@ class Selection:
         prompts: A row to its request.
 
     Attributes:
-        count: How many rows were selected so far.
+        count: How many rows of the input were selected so far.
         bad: How many of them cannot be asked.
         unreadable: How many of these were no rows at all.
         whole: Whether the pass has seen the whole input.
@@ -75,7 +77,7 @@ class Selection:
         self.whole = False
 
     def chunks(self, going_on: Callable[[], bool] = lambda: True) -> Iterator[list[Asked]]:
-        """The rows from the beginning, some at a time.
+        """The rows from the beginning, some at a time, each as often as it is to be asked.
 
         Args:
             going_on: Asked before every chunk; once it says no, the pass ends where it is and is not whole.
@@ -96,7 +98,8 @@ class Selection:
             if not self.count and rows:
                 self._refuse_a_missing_column(rows)
             self.count += len(rows)
-            yield rows
+            repeat = self._job.repeat
+            yield rows if repeat == 1 else [row for row in rows for _ in range(repeat)]
             if limit and self.count >= limit:
                 break
         self.whole = True
@@ -158,15 +161,33 @@ class Reading:
         journal: Knows which rows have an answer.
         spool: Keeps the ids, for the export.
         tally: Counts rows that need no asking.
+        wire: Reads the journal's answers.
+        schema: What answers must fit.
 
+    Attributes:
+        replaced: The ids, one after the other, of answers that fit no more: another one stands or is asked for in their place.
     """
 
-    def __init__(self, job: Job, selection: Selection, journal: Journal, spool: Spool, tally: Tally) -> None:
+    def __init__(
+        self,
+        job: Job,
+        selection: Selection,
+        journal: Journal,
+        spool: Spool,
+        tally: Tally,
+        wire: Wire,
+        schema: Schema | None = None,
+    ) -> None:
         self._selection = selection
+        self._wire = wire
+        self._schema = schema
+        # What was answered while the schema was the same fits it.
+        self._doubtful = schema is not None and any(run["run"].get("schema", "") != schema.text for run in journal.runs)
         self._journal = journal
         self._spool = spool
         self._tally = tally
         self._due = AGAIN | FINAL if job.retry_failed else AGAIN
+        self.replaced = bytearray()
 
     @property
     def whole(self) -> bool:
@@ -190,16 +211,14 @@ class Reading:
         """
         self._spool.begin()
         self._journal.restart_pass()
+        self.replaced.clear()
         for rows in self._selection.chunks(going_on):
             yield from self._unanswered(rows)
             self._tally.read = self._spool.count
         self._spool.close()
 
     def _unanswered(self, rows: list[Asked]) -> Iterator[Prompt]:
-        requests = [request for _, request in rows if isinstance(request, Request)]
-        occurrences = self._journal.occurrences([request.key for request in requests])
-        names = [row_id(request.key, nth) for request, nth in zip(requests, occurrences, strict=True)]
-        states = iter(zip(occurrences, names, self._journal.find(names).tolist(), strict=True))
+        states = self._states([request.key for _, request in rows if isinstance(request, Request)])
         due: list[Prompt] = []
         for row, request in rows:
             index = self._spool.count
@@ -207,11 +226,34 @@ class Reading:
                 self._spool.problem(row.number, f"{row.place}: {request}")
                 self._tally.row(failed=True)
                 continue
-            occurrence, name, handle = next(states)
-            self._spool.append(row.number, name)
-            state = self._journal.state(handle) if handle >= 0 else "pending"
+            key, occurrence, state = next(states)
+            self._spool.append(row.number, row_id(key, occurrence))
             if state in self._due:
-                due.append(Prompt(index, request.key, occurrence, request.body, request.content, request.tokens))
+                due.append(Prompt(index, key, occurrence, request.body, request.content, request.tokens))
             else:
                 self._tally.row(cached=state == "ok", failed=state != "ok")
         yield from due
+
+    def _states(self, keys: list[bytes]) -> Iterator[tuple[bytes, int, str]]:
+        """What is known of rows: the key under which that stands, the occurrence, and what the row came to."""
+        journal = self._journal
+        occurrences = journal.occurrences(keys)
+        handles = journal.find([row_id(key, nth) for key, nth in zip(keys, occurrences, strict=True)])
+        states = [journal.state(handle) if handle >= 0 else "pending" for handle in handles.tolist()]
+        looked = [at for at, state in enumerate(states) if state == "bad_answer" or (state == "ok" and self._doubtful)]
+        anew = []
+        for at, recorded in zip(looked, journal.read_many(handles[looked]), strict=True):
+            if fits(recorded.body, recorded.status, self._wire, self._schema):
+                states[at] = "ok"
+            elif states[at] == "ok":
+                anew.append(at)
+        if anew:
+            # An answer stands for good under its row's key; the one that is asked for in its place needs another.
+            assert self._schema
+            for at in anew:
+                self.replaced += row_id(keys[at], occurrences[at])
+                keys[at] = self._schema.key(keys[at])
+            found = journal.find([row_id(keys[at], occurrences[at]) for at in anew])
+            for at, handle in zip(anew, found.tolist(), strict=True):
+                states[at] = journal.state(handle) if handle >= 0 else "pending"
+        return zip(keys, occurrences, states, strict=True)

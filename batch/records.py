@@ -104,11 +104,13 @@ class Failure:
         kind: One of the contract's `error_kind` values.
         message: One line, place and finding.
         status: The last HTTP status, when there was one.
+        body: The server's whole answer, where there is one that does not fit (`bad_answer`), as in `Answer`.
     """
 
     kind: Kind
     message: str
     status: int | None = None
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

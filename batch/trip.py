@@ -47,7 +47,7 @@ DRAIN = 30.0
 AFTER_SIGNAL = 10.0
 """Seconds that reading on and writing the output may take after a signal; what takes longer is left to `export`."""
 
-ASKED = ("template", "protocol", "identity", "model")
+ASKED = ("template", "schema", "protocol", "identity", "model")
 """What decides a row's key beside the job and the row; the journal's run line has it."""
 
 LOG = logging.getLogger("batch")
@@ -111,9 +111,10 @@ def compact_again(output: str, journal: str = "") -> RepairReport:
     """
     with ExitStack() as stack:
         _, alignment, opened, _ = _again(output, journal, stack)
-        used = np.concatenate([np.empty(0, RECORD), *alignment.spool.blocks()])["id"]
+        used = np.concatenate([np.empty(0, RECORD), *alignment.spool.blocks()])["id"].tobytes()
+        used += alignment.reading.replaced  # what stands in their place is found by way of them
         path = opened.path
-    return compact(path, np.frombuffer(used.tobytes(), np.uint8).reshape(-1, KEY_BYTES))
+    return compact(path, np.frombuffer(used, np.uint8).reshape(-1, KEY_BYTES))
 
 
 def _again(output: str, journal: str, stack: ExitStack) -> tuple[Job, Alignment, Journal, Tally]:
@@ -127,7 +128,7 @@ def _again(output: str, journal: str, stack: ExitStack) -> tuple[Job, Alignment,
     asked = opened.runs[-1]["run"]
     job = msgspec.structs.replace(checked(asked["job"]), output=output)
     tally = Tally()
-    alignment = Alignment(job, {name: asked[name] for name in ASKED}, opened, tally, stack)
+    alignment = Alignment(job, {name: asked.get(name, "") for name in ASKED}, opened, tally, stack)
     for _ in alignment.pending(lambda: True):
         pass
     return job, alignment, opened, tally
@@ -138,11 +139,14 @@ class Trip:
 
     def __init__(self, job: Job, stop: Stop, watch: Watch, telling: Telling, stack: ExitStack) -> None:
         self.begun = monotonic()
-        self.job = job = msgspec.structs.replace(job, output=dated(job.output, datetime.now().astimezone()))
+        now = datetime.now().astimezone()
+        self.job = job = msgspec.structs.replace(job, output=dated(job.output, now), errors=dated(job.errors, now))
         self.stop = stop
         self.watch = watch
         self.telling = telling
         formats.preflight_output(job.output, inputs(job), format=job.output_format or None)
+        if job.errors:
+            formats.preflight_output(job.errors, [*inputs(job), job.output], format=formats.format_of(job.errors) or "jsonl")
         self.stack = stack
         self.connection = connection = connect(job, stack)
         if connection.note:
@@ -150,6 +154,7 @@ class Trip:
         self.journal = stack.enter_context(Journal.open(_journal(job), fresh=job.fresh, wait=job.wait, stopping=stop.event))
         self.asked = {
             "template": job.template_text(),
+            "schema": job.schema_text(),
             "protocol": connection.wire.name,
             "identity": connection.identity,
             "model": connection.model,
@@ -172,6 +177,9 @@ class Trip:
             attempted=self.tally.attempt,
             journal_id=self.journal.id,
             stopping=stop.event,
+            schema=self.alignment.schema,
+            repair=job.repair,
+            unfit=self.tally.answered,
         )
         self.judge = Judge(job, self.tally, stop, keep=self.journal.append, drop=self._drop)
         self.journal.on_durable = self._durable
@@ -194,6 +202,8 @@ class Trip:
         threading.Thread(target=self._count, name="count", daemon=True).start()
         engine = self._engine()
         with self._ending():
+            if self.job.check_first:
+                self.alignment.look_through(self._has_time)
             for prompt in self.alignment.pending(self._has_time):
                 engine.put(prompt)
         engine.finish()
@@ -243,7 +253,8 @@ class Trip:
     def _count(self) -> None:
         with contextlib.suppress(BatchError):  # the reading pass comes to the same place and says so
             total = self.alignment.source.estimate()
-            self.estimate = min(total, self.job.limit) if total and self.job.limit else total
+            rows = min(total, self.job.limit) if total and self.job.limit else total
+            self.estimate = rows * self.job.repeat if rows else rows
 
     def _engine(self) -> Engine:
         job = self.job

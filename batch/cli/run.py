@@ -56,6 +56,9 @@ def job_options(command: Any) -> Any:
             click.option("--where", metavar="EXPR", help="Only rows for which this Jinja2 expression holds: \"lang == 'de'\"."),
             click.option("--sample", type=int, metavar="N", help="Only N rows, chosen by content: the same ones every time."),
             click.option("--limit", type=int, metavar="N", help="Only the first N rows."),
+            click.option("--repeat", type=int, metavar="K", help="Ask every row K times; its output rows stand side by side."),
+            click.option("--schema", metavar="FILE", help="JSON Schema that every answer must fit; see docs/answers.md."),
+            click.option("--send-schema/--no-send-schema", default=None, help="As response_format; only 'openai' by default."),
             click.option("--endpoint", metavar="URL", help="Base URL, or 'embedded' (or AILS_BASE_URL, OPENAI_BASE_URL)."),
             click.option("--protocol", type=click.Choice(["ails", "openai"]), help="ails (signed) by default."),
             click.option("--api-key-file", metavar="FILE", help="The API key, in a file of mode 0600."),
@@ -86,6 +89,9 @@ def job_options(command: Any) -> Any:
 @click.option("--halt", metavar="fail=N|N%", help="Stop once so many rows have failed, exit 6.")
 @click.option("--tolerate", metavar="fail=N|N%", help="So many failed rows still exit 0.")
 @click.option("--max-cost", type=float, metavar="USD", help="Stop once this is spent, exit 6; needs a price in the job file.")
+@click.option("--repair", type=int, metavar="N", help="Ask up to N times again for an answer that fits --schema.")
+@click.option("--explode", is_flag=True, default=None, help="Make the schema's top-level properties columns.")
+@click.option("--check-first", is_flag=True, default=None, help="Read the whole input before anything is sent.")
 @click.option("--errors", metavar="PATH", help="Also write the failed rows alone, ready to be an input.")
 @click.option("--bad-rows", type=int, metavar="N", help="Refuse files with more rows that cannot be asked.")
 @click.option("--prefix", metavar="P", help="Put P before the names of generated columns.")

@@ -118,7 +118,11 @@ class Processes:
     def _back(self, one: Asked, turn: Turn, result: Reply | CallError) -> None:
         """A child is done with one attempt."""
         if isinstance(result, Reply):
-            self._home(one, one.outcome(one.answered(turn, result)))
+            end = one.answered(turn, result)
+            if end is not None:
+                self._home(one, one.outcome(end))
+            else:
+                self._later(one, 0.0)
             return
         one.failed(turn, result)
         if isinstance(result, Transient) and not one.used_up():
@@ -127,11 +131,15 @@ class Processes:
                 return
             state = RetryCallState(Retrying(), None, (), {})
             state.attempt_number = len(one.attempts)
-            with self._changed:
-                heapq.heappush(self._due, (monotonic() + one.backoff(state), next(self._numbers), one))
-                self._changed.notify_all()
+            self._later(one, one.backoff(state))
         else:
             self._home(one, result if isinstance(result, Denied) else one.outcome(result))
+
+    def _later(self, one: Asked, seconds: float) -> None:
+        """Send it once more after a while, by a thread that may wait for its turn."""
+        with self._changed:
+            heapq.heappush(self._due, (monotonic() + seconds, next(self._numbers), one))
+            self._changed.notify_all()
 
     def _home(self, one: Asked, end: End) -> None:
         self._come_home(one.prompt, end)

@@ -6,6 +6,7 @@ Format version 1. A line is JSON whose first member says what it is and whose la
     {"run":{…},"at":…,"crc":…}        and likewise "tick" and "end"
     {"k":"<32 hex>","n":0,"ok":1,"at":…,"tries":[[200,0.2130,"",1]],"status":200,"body":{…},"crc":…}
     {"k":"<32 hex>","n":0,"ok":0,"kind":"refused","at":…,"tries":[…],"status":400,"message":"…","crc":…}
+    {"k":"<32 hex>","n":0,"ok":0,"kind":"bad_answer","at":…,"tries":[…],"status":200,"message":"…","body":{…},"crc":…}
 
 `k` is the row's key, `n` its occurrence, `at` seconds since the epoch, `tries` a list of status, seconds, kind and charged, and
 `body` the server's whole answer, byte for byte.
@@ -45,7 +46,7 @@ class Recorded(NamedTuple):
         started: Seconds since the epoch, when the first attempt was about to be sent.
         attempts: The requests that were sent for it.
         status: The last HTTP status, when there was one.
-        body: The server's whole answer; empty when the row failed.
+        body: The server's whole answer; empty when the row failed, unless for an answer that did not fit.
         failure: Why it failed; None when it was answered.
     """
 
@@ -95,11 +96,11 @@ def row(outcome: Outcome) -> bytes:
     """
     result = outcome.result
     tries = _tries(outcome.attempts)
+    if b"\n" in result.body:
+        raise ValueError("an answer's body must be one line")
+    if len(result.body) > LONGEST // 2:
+        raise ValueError(f"an answer's body of {len(result.body)} bytes is too long")
     if isinstance(result, Answer):
-        if b"\n" in result.body:
-            raise ValueError("an answer's body must be one line")
-        if len(result.body) > LONGEST // 2:
-            raise ValueError(f"an answer's body of {len(result.body)} bytes is too long")
         return seal(
             b'{"k":"%b","n":%d,"ok":1,"at":%.3f,"tries":[%b],"status":%d,"body":%b'
             % (hexlify(outcome.key), outcome.occurrence, outcome.started, tries, result.status, result.body)
@@ -107,7 +108,7 @@ def row(outcome: Outcome) -> bytes:
     if result.kind not in CODES:
         raise ValueError(f"no such kind of failure: {result.kind}")
     return seal(
-        b'{"k":"%b","n":%d,"ok":0,"kind":"%b","at":%.3f,"tries":[%b],"status":%b,"message":%b'
+        b'{"k":"%b","n":%d,"ok":0,"kind":"%b","at":%.3f,"tries":[%b],"status":%b,"message":%b%b'
         % (
             hexlify(outcome.key),
             outcome.occurrence,
@@ -116,6 +117,7 @@ def row(outcome: Outcome) -> bytes:
             tries,
             b"null" if result.status is None else b"%d" % result.status,
             exact.dumps(result.message),
+            b',"body":' + result.body if result.body else b"",
         )
     )
 
@@ -140,8 +142,9 @@ def parse(line: bytes) -> Recorded:
     key, occurrence, kind, at, tries, text = match.groups()
     status, rest, failure = _status(text), line[match.end() : -SEAL], None
     if kind:
-        failure = Failure(cast(Kind, kind.decode()), exact.loads(rest), status)
-        rest = b""
+        # Inside a JSON text these signs would have a backslash among them, so they end the message.
+        message, _, rest = rest.partition(b'","body":')
+        failure = Failure(cast(Kind, kind.decode()), exact.loads(message + b'"' if rest else message), status, rest)
     attempts = tuple(
         Attempt(_status(one), float(seconds), error.decode(), charged == b"1")
         for one, seconds, error, charged in _TRY.findall(tries)

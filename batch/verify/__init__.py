@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import exact
+from ..answers import Schema, fits, response_format
 from ..errors import JobError, RowError, TryLater
 from ..prompts import Condition, Prompts
 from ..records import Row
@@ -40,7 +41,7 @@ GENERATED = (
 OPTIONAL = ("raw", "raw_input")
 """Columns that an output may have beside them."""
 
-OWN_WORDS = frozenset({"input", "pending", "bad_body"})
+OWN_WORDS = frozenset({"input", "pending", "bad_body", "bad_answer"})
 """Kinds of error whose words the output chooses; those of all others stand in the journal."""
 
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -147,22 +148,26 @@ class _Check:
         asked = ledger.run
         self._job = job = asked["job"]
         self._ledger = ledger
+        schema = asked.get("schema", "")
+        self._wire, self._schema = WIRES[asked["protocol"]], Schema(schema) if schema else None
         self._prefix = job.get("prefix", "")
         self._names = [self._prefix + name for name in GENERATED]
-        self._own = frozenset(self._names + [self._prefix + name for name in OPTIONAL])
+        properties = self._schema.columns if self._schema and job.get("explode") else ()
+        self._own = frozenset(self._names + [self._prefix + name for name in (*OPTIONAL, *properties)])
         reserved = [*self._names, self._prefix + "raw"]
         self._source = table(source, job.get("input_format", ""), job.get("encoding", "utf-8"), reserved)
         self._output = table(output, (job.get("output_format") or "") if form_of(output) == "" else "")
         self._lines = "jsonl" == self._source.form == self._output.form
         self._guard = bool(job.get("csv_guard")) and self._output.form != "jsonl"
         self._prompts = Prompts(
-            WIRES[asked["protocol"]],
+            self._wire,
             asked["identity"],
             model=asked["model"],
             template=asked["template"],
             column=job.get("prompt_column", ""),
             system=job.get("system", ""),
-            parameters=exact.loads(exact.dumps(job.get("parameters", {}))),
+            parameters=response_format(schema, asked["protocol"], job.get("send_schema"))
+            | exact.loads(exact.dumps(job.get("parameters", {}))),
             row_params=job.get("row_params", ()),
             insist=bool(job.get("model")),
         )
@@ -178,7 +183,7 @@ class _Check:
         written = iter(self._output)
         while rows := list(islice(selected, ROWS)):
             keys = [key for _, key in rows if key]
-            outcomes = iter(self._ledger.take(keys))
+            outcomes = iter(self._fitting(keys, self._ledger.take(keys)))
             for line, key in rows:
                 verdict.rows += 1
                 outcome = next(outcomes) if key else None
@@ -195,6 +200,17 @@ class _Check:
             for one in unsettled.breaks:
                 verdict.breaks(one)
         return verdict
+
+    def _fitting(self, keys: list[bytes], outcomes: list[dict[str, Any] | None]) -> list[dict[str, Any] | None]:
+        """The same, with those in place of answers that fit the schema no more; what fits is an answer, whatever it was."""
+        for row, outcome in enumerate(outcomes):
+            if not outcome or "body" not in outcome:
+                continue
+            if fits(exact.dumps(outcome["body"]), outcome["status"], self._wire, self._schema):
+                outcome["ok"] = 1
+            elif outcome["ok"] and self._schema:
+                (outcomes[row],) = self._ledger.find([self._schema.key(keys[row])], [outcome["n"]])
+        return outcomes
 
     def _header(self, columns: Sequence[str]) -> None:
         missing = [name for name in (*self._source.columns, *self._names) if name not in columns]
@@ -224,9 +240,11 @@ class _Check:
             try:
                 if line.unreadable or unclear:
                     raise RowError(unclear)
-                yield line, self._prompts(Row(number, line.place, line.values)).key
+                key = self._prompts(Row(number, line.place, line.values)).key
             except RowError:
-                yield line, b""
+                key = b""
+            for _ in range(self._job.get("repeat", 1)):
+                yield line, key
 
     def _wanted(self) -> Iterator[tuple[int, Line, str]]:
         """Rows for which `--where` holds or cannot be told."""

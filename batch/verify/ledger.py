@@ -111,6 +111,10 @@ class Ledger:
                 self._seen[slot] += 1
             else:
                 occurrences.append(-1)
+        return self.find(keys, occurrences)
+
+    def find(self, keys: Sequence[bytes], occurrences: Sequence[int]) -> list[dict[str, Any] | None]:
+        """The outcomes of certain occurrences of keys; None for a row without one, and where the occurrence is -1."""
         slots = self._seek(keys, [max(0, nth) for nth in occurrences])
         outcomes: list[dict[str, Any] | None] = [None] * len(keys)
         places: list[tuple[int, int]] = []
