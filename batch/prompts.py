@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError
+from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .errors import JobError, RowError
@@ -50,6 +50,9 @@ def _said(value: Any) -> Any:
         raise RowError("a value used by the template is null (write {{ column or '' }} to allow that)")
     if isinstance(value, (bool, dict, list)):
         return dumps(value).decode("utf-8")
+    if isinstance(value, Iterator) or callable(value):
+        # Their words hold an address, so the row would be another one in every run.
+        raise RowError(f"the template prints a {type(value).__name__}, which is no value (write | list or | join after it)")
     return value
 
 
@@ -92,7 +95,7 @@ class Text:
             raise RowError(_undefined(error, values)) from None
         except RowError:
             raise
-        except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError, MemoryError) as error:
+        except Exception as error:  # whatever a filter raises on a value it was not made for
             raise RowError(f"{self.name} fails on this row: {error}") from None
         return "".join(parts)
 
@@ -117,10 +120,10 @@ class Condition:
             RowError: It cannot be told, for a column is missing or does not compare.
         """
         try:
-            return bool(self._expression(**values))
+            return bool(self._expression(values))
         except UndefinedError as error:
             raise RowError(_undefined(error, values)) from None
-        except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        except Exception as error:
             raise RowError(f"--where fails on this row: {error}") from None
 
 

@@ -123,8 +123,22 @@ def test_a_condition_sees_the_columns() -> None:
     assert not Condition("text")({"text": ""})
     with pytest.raises(RowError, match="no column 'lang'"):
         Condition("lang == 'de'")({"text": ""})
+    assert Condition("text")({"text": "a", "self": "a word that Jinja2 keeps for itself"})
     with pytest.raises(JobError, match="--where"):
         Condition("lang ==")
+
+
+def test_a_filter_that_fails_on_a_value_fails_that_row_alone() -> None:
+    with pytest.raises(RowError, match="the template fails on this row: 'str' object has no attribute 'items'"):
+        prompts(template="{{ text | dictsort }}")(row(text="a"))
+    with pytest.raises(RowError, match="--where fails on this row"):
+        Condition("text | dictsort")({"text": "a"})
+
+
+@pytest.mark.parametrize("expression", ["text | map('upper')", "text | items", "range"])
+def test_what_prints_otherwise_in_every_run_is_not_sent(expression: str) -> None:
+    with pytest.raises(RowError, match="which is no value"):
+        prompts(template=f"{{{{ {expression} }}}}")(row(text="a"))
 
 
 @given(st.dictionaries(st.text(min_size=1), st.text() | st.none() | st.integers() | st.lists(st.text()), max_size=4), st.text())
