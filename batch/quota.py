@@ -142,6 +142,7 @@ class Quota(Rate):
     def close(self) -> None:
         """Close the file; it stays where it is."""
         os.close(self._descriptor)
+        self._descriptor = -1
 
     def _open(self) -> int:
         try:
@@ -169,6 +170,9 @@ class Quota(Rate):
     @contextmanager
     def _shared(self) -> Iterator[None]:
         """The state of all jobs, read before and written after, with nobody in between."""
+        if self._descriptor < 0:  # a request that outlived its run; the number may be another file's by now
+            yield
+            return
         self._lock()
         try:
             self._read()

@@ -250,3 +250,14 @@ def test_a_name_means_the_same_file_in_every_environment(monkeypatch: pytest.Mon
 def test_a_bad_name_is_refused(name: str) -> None:
     with pytest.raises(JobError, match="is no name"):
         place(name)
+
+
+def test_what_comes_home_after_the_end_writes_into_no_other_file(tmp_path: Path) -> None:
+    quota = Quota(tmp_path / "q", tpm=600)
+    quota.reserve(0.0, 1, 10)
+    quota.close()
+    with (tmp_path / "other").open("wb") as other:  # gets the number that the quota's file had
+        other.write(b"hello")
+        other.flush()
+        quota.settle(10, 5)
+    assert (tmp_path / "other").read_bytes() == b"hello"
