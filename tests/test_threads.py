@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from batch.engines.threads import QUEUED, Threads
 from batch.records import Prompt
 
@@ -78,3 +80,20 @@ def test_stopping_drops_what_is_queued() -> None:
     threads.finish()
     assert threads.wait(30)
     assert done == [0]
+
+
+def test_where_the_machine_gives_no_more_threads_those_there_are_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+    threads = Threads(lambda one: done.append(one.index), lambda: 8, threading.Event())
+    assert threads.put(prompt(0))
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        for index in range(1, 50):
+            assert threads.put(prompt(index))
+    threads.finish()
+    assert threads.wait(30)
+    assert sorted(done) == list(range(50))

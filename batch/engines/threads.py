@@ -64,8 +64,13 @@ class Threads:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._loop, name=f"ask-{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+            return  # the machine gives no more threads: those there are do the work
         self._threads.append(thread)
-        thread.start()
 
     def _loop(self) -> None:
         take, room, stopping = self._queue.get, self._room, self._stopping
