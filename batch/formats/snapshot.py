@@ -134,7 +134,11 @@ class _File:
 
 
 class _Pipe:
-    """A pipe, copied into a spool as it is read; the spool is created when its first byte has come."""
+    """A pipe, copied into a spool as it is read.
+
+    The spool is created when its first byte has come, and has its name once the last one has: a part of an input must not be
+    taken for the whole.
+    """
 
     def __init__(self, name: str, descriptor: int, spool: Path | None, *, own: bool) -> None:
         self._name = name
@@ -175,6 +179,7 @@ class _Pipe:
                 self._ended = True
                 if self._spool is not None and self._path is not None:
                     os.fsync(self._spool)
+                    part_of(self._path).rename(self._path)
                 return
             if self._spool is None:
                 self._spool = self._create()
@@ -191,8 +196,9 @@ class _Pipe:
             descriptor, path = tempfile.mkstemp(prefix="ails-batch-")
             Path(path).unlink()
             return descriptor
+        self._path.unlink(missing_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self._path, flags, 0o600)
+        return os.open(part_of(self._path), flags, 0o600)
 
     def size(self) -> int | None:
         return self._end if self._ended else None
@@ -261,16 +267,29 @@ def open_path(path: str, spool: Path | None = None) -> Snapshot:
     return Snapshot(path, _Pipe(path, descriptor, spool, own=True))
 
 
+def part_of(spool: Path) -> Path:
+    """Where a copy is while it is not whole."""
+    return spool.with_name(spool.name + ".part")
+
+
 def open_stdin(spool: Path | None) -> Snapshot:
-    """Standard input; when it is a terminal or empty and an earlier run kept a copy, that copy."""
+    """Standard input; when it is a terminal or empty and an earlier run kept a copy, that copy.
+
+    Raises:
+        JobError: The earlier run ended before it had copied all of it.
+    """
     descriptor = 0
-    kept = spool is not None and spool.is_file()
-    if kept and os.isatty(descriptor):
-        return open_path(str(spool))
     snapshot = Snapshot("stdin", _Pipe("stdin", descriptor, spool, own=False))
-    if kept and not snapshot.source.read(0, BLOCK):
+    if spool is None or not (spool.is_file() or part_of(spool).is_file()):
+        return snapshot
+    if not os.isatty(descriptor) and snapshot.source.read(0, BLOCK):
+        return snapshot
+    if spool.is_file():
         return open_path(str(spool))
-    return snapshot
+    raise JobError(
+        "standard input is empty, and the last run ended before it had all of its own: give it again, "
+        f"or make what had come the input: {part_of(spool)}"
+    )
 
 
 def open_file(name: str, file: BinaryIO) -> Snapshot:

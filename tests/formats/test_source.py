@@ -11,6 +11,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,25 @@ def lines(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def stdin() -> Iterator[int]:
+@contextmanager
+def piped() -> Iterator[int]:
     """The writing end of a pipe that is standard input."""
     kept = os.dup(0)
     reading, writing = os.pipe()
     os.dup2(reading, 0)
     os.close(reading)
-    yield writing
-    os.dup2(kept, 0)
-    os.close(kept)
+    try:
+        yield writing
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
+@pytest.fixture
+def stdin() -> Iterator[int]:
+    """The same, for a whole test."""
+    with piped() as writing:
+        yield writing
 
 
 def write(descriptor: int, data: bytes) -> None:
@@ -244,6 +254,18 @@ def test_empty_standard_input_means_the_copy_of_the_last_run(stdin: int, tmp_pat
     with formats.source("-", spool=tmp_path / "copy") as source:
         assert [len(chunk) for chunk in source.chunks()] == [1]
     assert (tmp_path / "copy").read_bytes() == b'{"a":1}\n'
+
+
+def test_a_copy_that_is_not_whole_is_not_taken_for_the_input(tmp_path: Path) -> None:
+    with piped() as ours:
+        os.write(ours, LINES[:1000])
+        with formats.source("-", spool=tmp_path / "copy") as source:
+            next(source.chunks())  # and then the run is killed
+        os.close(ours)
+    with piped() as ours, pytest.raises(JobError, match=r"give it again, or make what had come the input: .*copy\.part"):
+        os.close(ours)
+        formats.source("-", spool=tmp_path / "copy")
+    assert (tmp_path / "copy.part").read_bytes() == LINES[:1000]
 
 
 def test_a_terminal_means_the_copy_of_the_last_run(tmp_path: Path) -> None:
