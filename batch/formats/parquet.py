@@ -176,7 +176,8 @@ class Writer:
             return
         arrow = self._arrow
         if isinstance(chunk.raw, arrow.RecordBatch) and chunk.columns == self._columns:
-            taken = chunk.raw if len(positions) == len(chunk) else chunk.raw.take(arrow.array(positions, arrow.int64()))
+            whole = list(positions) == list(range(len(chunk)))
+            taken = chunk.raw if whole else chunk.raw.take(arrow.array(positions, arrow.int64()))
             arrays = list(taken.columns)
         else:
             columns = dict(zip(chunk.columns, chunk.frame.to_numpy(dtype=object).T.tolist(), strict=True))
