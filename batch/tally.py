@@ -24,6 +24,7 @@ class Summary:
         requests: Requests sent, retries included.
         cost_usd: From the job's price; None when that is not known.
         possibly_charged_twice: Rows that were in flight when an earlier run was killed.
+        bound_by: What held the run back most of the time, such as `rpm` or `server`; "" when nothing was sent.
         error: Why the run ended before its end, or "".
     """
 
@@ -43,6 +44,7 @@ class Summary:
     output: str = ""
     journal: str = ""
     exit_code: int = 0
+    bound_by: str = ""
     error: str = ""
     kinds: dict[str, int] = field(default_factory=dict)
 

@@ -9,9 +9,10 @@ import shutil
 import signal
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
@@ -20,13 +21,13 @@ import msgspec
 import numpy as np
 
 from . import formats
-from .alignment import Alignment
+from .alignment import STDIN, Alignment
 from .asking import Asking
 from .connection import MOST, connect
 from .engines import Engine
 from .engines.processes import Processes
 from .engines.threads import Threads
-from .errors import BatchError, Denied, Halted, Interrupted, JobError
+from .errors import BatchError, Denied, Halted, Interrupted, JobError, TryLater
 from .export import Written
 from .job import Job, dated, share
 from .job import job as checked
@@ -76,7 +77,7 @@ def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None) -> Su
                 trip.ask_what_is_missing()
                 trip.write_the_output()
             summary = trip.summary()
-        if job.journal_path is None and not summary.pending:
+        if job.journal_path is None and (trip.is_whole or not len(trip.journal)):
             shutil.rmtree(Path(summary.journal).parent, ignore_errors=True)
         return telling.ended(summary)
 
@@ -127,6 +128,8 @@ def _again(output: str, journal: str, stack: ExitStack) -> tuple[Job, Alignment,
         raise JobError(f"{path} holds no run; ails-batch run begins one")
     asked = opened.runs[-1]["run"]
     job = msgspec.structs.replace(checked(asked["job"]), output=output)
+    if job.input == "-":  # the run's, not this command's
+        job = msgspec.structs.replace(job, input=str(opened.folder / STDIN))
     tally = Tally()
     alignment = Alignment(job, {name: asked.get(name, "") for name in ASKED}, opened, tally, stack)
     for _ in alignment.pending(lambda: True):
@@ -187,6 +190,8 @@ class Trip:
         self.written: Written | None = None
         self.home = threading.Event()
         self.estimate: int | None = None
+        self.waited = 0.0
+        self.bounds: Counter[str] = Counter()
 
     def is_done_already(self) -> bool:
         """Whether an earlier run did exactly this, to the last row, and its output is still there."""
@@ -207,7 +212,9 @@ class Trip:
             for prompt in self.alignment.pending(self._has_time):
                 engine.put(prompt)
         engine.finish()
-        self._drain(engine)
+        for _ in range(2):  # the second time for what an interrupt of the first one has left out there
+            with self._ending():
+                self._drain(engine)
         with self._ending():
             self.judge.close()
             if self.journal.failed is None:
@@ -238,8 +245,11 @@ class Trip:
         except BatchError as error:
             self.stop.error = error
             return
-        if not self.written.pending:
-            self.alignment.let_go_of_stdin()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the output was written and every row has come to its end."""
+        return self.written is not None and not self.written.pending
 
     def summary(self) -> Summary:
         """How it ended."""
@@ -248,7 +258,9 @@ class Trip:
             left = tally.read - tally.cached - tally.ok - tally.failed
             written = Written(tally.read, tally.cached + tally.ok, tally.failed, max(0, left))
         code = error.exit_status if error else _code(self.job, written)
-        return _summary(self.job, written, tally, self.journal, begun=self.begun, code=code, error=error)
+        bound = self.bounds.most_common(1)[0][0] if self.bounds and tally.requests else ""
+        summary = _summary(self.job, written, tally, self.journal, begun=self.begun, code=code, error=error)
+        return replace(summary, bound_by=bound)
 
     def _count(self) -> None:
         with contextlib.suppress(BatchError):  # the reading pass comes to the same place and says so
@@ -365,6 +377,10 @@ class Trip:
 
     def _snapshot(self) -> Snapshot:
         tally, pace, alignment = self.tally, self.pace.state(), self.alignment
+        waited = self.connection.client.stamps.waited
+        bound = "signature" if waited > self.waited else pace.bound_by
+        self.waited = waited
+        self.bounds[bound] += 1
         return Snapshot(
             total=alignment.spool.count if alignment.reading.whole else self.estimate,
             exact=alignment.reading.whole,
@@ -379,7 +395,7 @@ class Trip:
             cost_usd=tally.cost,
             in_flight=pace.in_flight,
             width=pace.window,
-            bound=pace.bound_by,
+            bound=bound,
             waiting=f"stopping, {len(self.flying)} still in flight" if self.stop.event.is_set() else pace.why,
         )
 
@@ -415,6 +431,8 @@ def inputs(job: Job) -> list[str]:
 
 
 def _code(job: Job, written: Written) -> int:
+    if written.pending:
+        return TryLater.exit_code
     limit, percent = share(job.tolerate, "tolerate") if job.tolerate else (0.0, False)
     return int(written.failed > (written.rows * limit / 100 if percent else limit))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +55,7 @@ def test_a_csv_comes_back_with_an_answer_in_every_row(cli: Command, prompts: Pat
         "output": "answers.csv",
         "journal": "answers.csv.journal",
         "exit_code": 0,
+        "bound_by": ended.summary["bound_by"],
     }
 
 
@@ -81,6 +84,37 @@ def test_results_go_to_standard_output_alone_when_asked(cli: Command, prompts: P
     ended = cli("run", "prompts.csv", "-o", "-", env=known(echo))
     assert ended.code == 0
     assert [json.loads(line)["id"] for line in ended.out.splitlines()] == ["007", "008"]
+
+
+def test_results_go_to_standard_output_every_time(cli: Command, prompts: Path, echo: Embedded) -> None:
+    command = ("run", "prompts.csv", "-o", "-", "--journal", "kept")
+    first, again = cli(*command, env=known(echo)), cli(*command, env=known(echo))
+    assert (again.code, again.out) == (0, first.out)
+    assert len(first.out.splitlines()) == 2
+
+
+def test_answers_that_cannot_be_written_to_standard_output_are_kept(cli: Command, prompts: Path, echo: Embedded) -> None:
+    script = 'exec "$0" -m batch run prompts.csv -o - > /dev/full'
+    environment = {"PATH": "/usr/bin:/bin", **known(echo)}
+    ended = subprocess.run(
+        ["sh", "-c", script, sys.executable], cwd=prompts.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    journal = ended.stderr.partition("--journal ")[2].strip()
+    assert ended.returncode == 3
+    again = cli("run", "prompts.csv", "-o", "-", "--journal", journal, env=known(echo))
+    assert (again.code, len(again.out.splitlines())) == (0, 2)
+    shutil.rmtree(Path(journal).parent)
+
+
+def test_export_and_repair_take_no_standard_input_but_that_of_the_run(cli: Command, echo: Embedded, tmp_path: Path) -> None:
+    cli("run", "-", "-o", "out.csv", "--input-format", "csv", env=known(echo), stdin=PROMPTS)
+    before = (tmp_path / "out.csv").read_bytes()
+    for other in ("", "id,prompt\n1,another\n"):
+        assert cli("export", "out.csv", stdin=other).code == 0
+        assert "2 rows remain" in cli("repair", "out.csv", "--compact", stdin=other).err
+        assert (tmp_path / "out.csv").read_bytes() == before
+    again = cli("run", "-", "-o", "out.csv", "--input-format", "csv", env=known(echo), stdin="")
+    assert (again.code, again.summary["requests"], again.summary["ok"]) == (0, 0, 2)
 
 
 def test_standard_input_is_an_input(cli: Command, echo: Embedded, tmp_path: Path) -> None:

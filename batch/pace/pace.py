@@ -19,7 +19,7 @@ from .line import Line, Ticket
 from .rate import Rate
 from .window import BUSY, Window
 
-Bound = Literal["rpm", "tpm", "server", "input", "cpu", "signature", "latency"]
+Bound = Literal["rpm", "tpm", "server", "concurrency", "input", "cpu", "signature", "latency"]
 
 LONG = 3_600.0
 """Seconds that somebody sleeps who will be woken."""
@@ -41,7 +41,8 @@ class PaceState:
         out: Attempts that were sent and have no end yet.
         waiting: Attempts in line.
         window: How many attempts may be out.
-        bound_by: What the run is held back by; `latency` means that a larger window would be faster.
+        bound_by: What the run is held back by; `concurrency` means that a larger
+            number was not allowed, `latency` that the right one is still being looked for.
     """
 
     open: bool
@@ -359,4 +360,6 @@ class Pace:
             return "cpu"
         if line.out < line.window.size and not self._applicants:
             return "input"
+        if line.window.fixed:
+            return "concurrency"
         return "server" if line.window.found else "latency"
