@@ -44,6 +44,10 @@ def view_of(job: Job, wire: Wire, schema: Schema | None) -> View:
     return view
 
 
+STDIN = "stdin"
+"""The copy of standard input, beside the journal: what the next run without one, `export` and `repair` read."""
+
+
 def opened(job: Job, view: View, spool: Path | None = None) -> formats.Source:
     """A job's input.
 
@@ -84,7 +88,7 @@ class Alignment:
         wire = WIRES[asked["protocol"]]
         self.schema = schema_of(asked["schema"], job)
         self.view = view_of(job, wire, self.schema)
-        self.source = stack.enter_context(opened(job, self.view, journal.folder / "stdin"))
+        self.source = stack.enter_context(opened(job, self.view, journal.folder / STDIN))
         self.spool = Spool(journal.folder)
         self.selection = Selection(job, self.source, prompts_of(job, asked))
         self.reading = Reading(job, self.selection, journal, self.spool, tally, wire, self.schema)
@@ -113,6 +117,8 @@ class Alignment:
 
     def done_already(self) -> Written | None:
         """What an earlier run wrote, if it did exactly this, to the last row, and its output is still as it left it."""
+        if self._job.output == "-":
+            return None  # whoever reads that wants it again
         about = self.spool.about()
         if (about.get("asked"), about.get("shape"), about.get("left")) != (self._asked, self._shape, 0):
             return None
@@ -169,11 +175,6 @@ class Alignment:
         """Where failed rows go: a file that repeats the input, in its format unless the name tells another."""
         own = "jsonl" if self.source.format == "openai-batch" else self.source.format
         return formats.sink(self._job.errors, self.source, format=formats.format_of(self._job.errors) or own)
-
-    def let_go_of_stdin(self) -> None:
-        """Every row is answered, so the copy of standard input is not needed any more."""
-        if self._job.input == "-":
-            (self._journal.folder / "stdin").unlink(missing_ok=True)
 
 
 def _state(output: str) -> list[int] | None:

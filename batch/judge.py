@@ -120,7 +120,7 @@ class Judge:
         """The input is at its end: what was withheld counts."""
         with self._lock:
             withheld, self._withheld = self._withheld or [], None
-        if self._denials and not self._stop.event.is_set():
+        if self._denial and not self._stop.event.is_set():
             self._stop.because(RunRefused(str(self._denial)))
         if isinstance(self._stop.error, RunRefused):
             return
@@ -156,7 +156,9 @@ class Judge:
             return False
         for earlier in withheld:
             self._keep(earlier)
+            self._finished += 1
             self._failed += 1
+        self._look_at_share()
         return True
 
     def _look_at_share(self) -> None:

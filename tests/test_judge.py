@@ -161,3 +161,19 @@ def test_the_first_reason_to_stop_counts_and_a_second_signal_is_hard() -> None:
 @pytest.mark.parametrize("signum", [1, 2, 15])
 def test_a_signal_is_its_exit_code(signum: int) -> None:
     assert Interrupted(signum).exit_status == 128 + signum
+
+
+def test_refusals_that_were_withheld_count_for_halt() -> None:
+    court = Court(Job(halt="fail=3"))
+    for _ in range(3):
+        court.refuse()
+    court.answer()
+    assert isinstance(court.stop.error, Halted)
+
+
+def test_a_row_that_was_denied_among_answers_does_not_end_well() -> None:
+    court = Court()
+    court.judge.denied(Denied("no", status=403))
+    court.answer()
+    court.judge.close()
+    assert isinstance(court.stop.error, RunRefused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import resource
 import signal
 import threading
@@ -16,6 +17,7 @@ import batch
 from batch.errors import Busy, JobError
 from batch.judge import Stop
 from batch.tally import Snapshot
+from batch.trip import Watch
 
 from .hostile import Hostile
 
@@ -35,7 +37,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ask(folder: Path, url: str, rows: int = 1, **settings: Any) -> tuple[batch.Summary, list[dict[str, str]]]:
+def ask(
+    folder: Path, url: str, rows: int = 1, watch: Watch | None = None, **settings: Any
+) -> tuple[batch.Summary, list[dict[str, str]]]:
     (folder / "in.csv").write_text("id,prompt\n" + "".join(f"{row:03},what is {row}?\n" for row in range(rows)))
     given = {
         "input": "in.csv",
@@ -46,7 +50,7 @@ def ask(folder: Path, url: str, rows: int = 1, **settings: Any) -> tuple[batch.S
         "max_outage": 1.0,
         **settings,
     }
-    summary = batch.run(batch.Job(**given))
+    summary = batch.run(batch.Job(**given), watch=watch)
     if not (folder / "out.csv").exists():
         return summary, []
     with (folder / "out.csv").open(newline="", encoding="utf-8") as file:
@@ -211,3 +215,16 @@ def test_what_the_echo_answered_is_asked_again_once_there_is_another_model(folde
     real, rows = ask(folder, "embedded:local", rows=2, parameters={"max_tokens": 4}, timeout=60.0)
     assert (real.exit_code, real.requests) == (0, 2)
     assert {row["answer_model"] for row in rows} == {"smollm2-135m-instruct-q4_1"}
+
+
+def test_an_interrupt_while_the_last_rows_are_out_ends_the_run_in_order(server: Hostile, folder: Path) -> None:
+    sent = threading.Event()
+
+    def watch(now: Snapshot) -> None:
+        if now.in_flight == 2 and not sent.is_set():
+            sent.set()
+            os.kill(os.getpid(), signal.SIGINT)  # no handler of ours: KeyboardInterrupt, in the main thread
+
+    summary, rows = ask(folder, server.url("silent"), rows=2, watch=watch, attempts=1)
+    assert (summary.exit_code, len(rows)) == (130, 2)
+    assert not [thread.name for thread in threading.enumerate() if thread.name in ("pulse", "ask-0")]
