@@ -197,9 +197,12 @@ def gone(arena: Arena, tries: int) -> Iterator[Try]:
             story = Story(arena, f"gone-{number}", 300, wait=20, folder=folder, marks_survive=False)
             first = story.start()
             story.until_asked(first, arena.rng("gone", number).randrange(1, 250))
+            # Stopped meanwhile, for Linux (6.18) reports a sync as done that this very call has cut off, in 1 of 15 tries.
+            _stop(first.pid)
             descriptor = os.open(folder, os.O_RDONLY)
             fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH)
             os.close(descriptor)
+            first.send_signal(signal.SIGCONT)
             ended = story.end(first)
         with loop(home / "image", folder):
             yield together(story.judge(ended, frozenset({3})), story.finish())
