@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .kills import together
-from .story import Arena, Story, Try, read_journal
+from .story import Arena, Story, Try
 
 ROWS = 40
 WRITES = "write,pwrite64"
@@ -136,8 +136,3 @@ def strace_works(folder: Path) -> str:
         return "strace is not installed"
     tried = subprocess.run([*injected("write", "error=EIO:when=1000"), "true"], capture_output=True, text=True, cwd=folder)
     return "" if tried.returncode == 0 else f"strace: {tried.stderr.strip()[:80]}"
-
-
-def answers(story: Story) -> int:
-    """How many answers a journal holds."""
-    return len(read_journal(story.journal).answers)

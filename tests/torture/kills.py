@@ -83,7 +83,7 @@ def signalled_twice(arena: Arena, tries: int) -> Iterator[Try]:
     """A second signal: what has arrived is kept, what is in flight is given up, at once."""
     for number in range(tries):
         rng = arena.rng("twice", number)
-        story = Story(arena, f"twice-{number}", 60, wait=3_000)
+        story = Story(arena, f"twice-{number}", 32, wait=1_500)
         signum = (signal.SIGTERM, signal.SIGINT)[number % 2]
         run = story.start()
         story.until_asked(run, 16)
@@ -97,7 +97,6 @@ def signalled_twice(arena: Arena, tries: int) -> Iterator[Try]:
         result = story.judge(ended, frozenset({128 + signum}))
         if late > 10:
             result = Try(result.code, result.lost, result.again, (*result.broken, f"it took {late:.1f} s to leave"))
-        story.wait = 3_000
         yield together(result, story.finish())
 
 
