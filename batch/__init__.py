@@ -3,6 +3,7 @@
     import batch
 
     summary = batch.run(batch.load("jobs/quickstart.toml"))
+    frame = batch.run_frame(df, template="…", endpoint="…")
     text = batch.create_completion(model="…", messages=[{"role": "user", "content": "…"}])
 
 Importing this has no side effects and imports nothing heavy; each name is loaded when it is first used.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .ails import create_completion as create_completion
     from .errors import BatchError as BatchError
+    from .frames import run_frame as run_frame
     from .job import Endpoint as Endpoint
     from .job import Job as Job
     from .job import Price as Price
@@ -36,6 +38,7 @@ _HOMES = {
     "create_completion": "ails",
     "load": "job",
     "run": "trip",
+    "run_frame": "frames",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

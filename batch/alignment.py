@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from . import formats
 from .answers import Schema
 from .errors import StorageError
 from .export import RAW, RAW_INPUT, View, Written, export
 from .formats import Sink
+from .formats.frame import Frame
 from .job import Job, digest
 from .journal import Journal
 from .reading import AGAIN, Reading, Selection, prompts_of
@@ -48,24 +49,28 @@ STDIN = "stdin"
 """The copy of standard input, beside the journal: what the next run without one, `export` and `repair` read."""
 
 
-def opened(job: Job, view: View, spool: Path | None = None) -> formats.Source:
+def opened(job: Job, view: View, spool: Path | None = None, frame: Frame | None = None) -> formats.Source:
     """A job's input.
 
     Args:
         job: Names it.
         view: Says which columns it must not have.
         spool: Where to keep a copy of standard input; None for an unnamed temporary file.
+        frame: The input, where it is no file.
 
     Raises:
         JobError: It cannot be opened, or has a column of the output.
         InputError: Its beginning shows that it is no table.
     """
+    reserved = [view.prefix + name for name in (*view.columns, RAW, RAW_INPUT)]
+    if frame:
+        return frame.source(reserved)
     return formats.source(
         job.input,
         format=job.input_format or None,
         encoding=job.encoding,
         spool=spool,
-        reserved=[view.prefix + name for name in (*view.columns, RAW, RAW_INPUT)],
+        reserved=reserved,
     )
 
 
@@ -79,16 +84,26 @@ class Alignment:
         journal: What is known of each row.
         tally: Counts rows that need no asking.
         stack: Closes the input.
+        frame: Where rows come from and go to, where that is no file.
     """
 
-    def __init__(self, job: Job, asked: dict[str, Any], journal: Journal, tally: Tally, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        job: Job,
+        asked: dict[str, Any],
+        journal: Journal,
+        tally: Tally,
+        stack: ExitStack,
+        frame: Frame | None = None,
+    ) -> None:
         self._job = job
+        self._frame = frame
         self._journal = journal
         self._tally = tally
         wire = WIRES[asked["protocol"]]
         self.schema = schema_of(asked["schema"], job)
         self.view = view_of(job, wire, self.schema)
-        self.source = stack.enter_context(opened(job, self.view, journal.folder / STDIN))
+        self.source = stack.enter_context(opened(job, self.view, journal.folder / STDIN, frame))
         self.spool = Spool(journal.folder)
         self.selection = Selection(job, self.source, prompts_of(job, asked))
         self.reading = Reading(job, self.selection, journal, self.spool, tally, wire, self.schema)
@@ -117,7 +132,7 @@ class Alignment:
 
     def done_already(self) -> Written | None:
         """What an earlier run wrote, if it did exactly this, to the last row, and its output is still as it left it."""
-        if self._job.output == "-":
+        if self._job.output == "-" or self._frame:
             return None  # whoever reads that wants it again
         about = self.spool.about()
         if (about.get("asked"), about.get("shape"), about.get("left")) != (self._asked, self._shape, 0):
@@ -144,14 +159,7 @@ class Alignment:
             raise StorageError(
                 f"{job.output} was replaced while the run went on; move it away, then: ails-batch export {job.output}"
             )
-        names = self.view.columns | ({RAW_INPUT: str} if self.reading.unreadable else {})
-        sink = formats.sink(
-            job.output,
-            self.source,
-            {self.view.prefix + name: kind for name, kind in names.items()},
-            format=job.output_format or None,
-            guard=job.csv_guard,
-        )
+        sink = self._sink()
         try:
             errors = self._errors() if job.errors else None
         except BaseException:
@@ -170,6 +178,16 @@ class Alignment:
         }
         self.spool.describe(about)
         return written
+
+    def _sink(self) -> Sink:
+        """Where rows go: the output, the frame that is wanted, or both."""
+        job = self._job
+        columns = self.view.columns | ({RAW_INPUT: str} if self.reading.unreadable else {})
+        names = {self.view.prefix + name: kind for name, kind in columns.items()}
+        file = None
+        if job.output or not self._frame:
+            file = formats.sink(job.output, self.source, names, format=job.output_format or None, guard=job.csv_guard)
+        return self._frame.sink(names, file) if self._frame else cast(Sink, file)
 
     def _errors(self) -> Sink:
         """Where failed rows go: a file that repeats the input, in its format unless the name tells another."""

@@ -212,10 +212,12 @@ class Reading:
         self._spool.begin()
         self._journal.restart_pass()
         self.replaced.clear()
-        for rows in self._selection.chunks(going_on):
-            yield from self._unanswered(rows)
-            self._tally.read = self._spool.count
-        self._spool.close()
+        try:
+            for rows in self._selection.chunks(going_on):
+                yield from self._unanswered(rows)
+                self._tally.read = self._spool.count
+        finally:
+            self._spool.close()
 
     def _unanswered(self, rows: list[Asked]) -> Iterator[Prompt]:
         states = self._states([request.key for _, request in rows if isinstance(request, Request)])

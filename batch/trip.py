@@ -29,6 +29,7 @@ from .engines.processes import Processes
 from .engines.threads import Threads
 from .errors import BatchError, Denied, Halted, Interrupted, JobError, TryLater
 from .export import Written
+from .formats.frame import Frame
 from .job import Job, dated, share
 from .job import job as checked
 from .journal import Journal
@@ -56,13 +57,14 @@ LOG = logging.getLogger("batch")
 Watch = Callable[[Snapshot], None]
 
 
-def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None) -> Summary:
+def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None, frame: Frame | None = None) -> Summary:
     """Ask what is missing and write the output.
 
     Args:
         job: What is to be done.
         watch: Called some times a second, from a thread of the run, with how far it is.
         stop: Ends the run from outside, for example from a signal handler.
+        frame: Where rows come from and go to, where that is no file; see `frames`.
 
     Returns:
         How it ended; a run that ended early has the reason in `error` and its code in `exit_code`.
@@ -72,7 +74,7 @@ def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None) -> Su
     """
     with Telling(job) as telling:
         with ExitStack() as stack:
-            trip = Trip(job, stop or Stop(), watch or (lambda snapshot: None), telling, stack)
+            trip = Trip(job, stop or Stop(), watch or (lambda snapshot: None), telling, stack, frame)
             if not trip.is_done_already():
                 trip.ask_what_is_missing()
                 trip.write_the_output()
@@ -140,14 +142,17 @@ def _again(output: str, journal: str, stack: ExitStack) -> tuple[Job, Alignment,
 class Trip:
     """One run under way."""
 
-    def __init__(self, job: Job, stop: Stop, watch: Watch, telling: Telling, stack: ExitStack) -> None:
+    def __init__(
+        self, job: Job, stop: Stop, watch: Watch, telling: Telling, stack: ExitStack, frame: Frame | None = None
+    ) -> None:
         self.begun = monotonic()
         now = datetime.now().astimezone()
         self.job = job = msgspec.structs.replace(job, output=dated(job.output, now), errors=dated(job.errors, now))
         self.stop = stop
         self.watch = watch
         self.telling = telling
-        formats.preflight_output(job.output, inputs(job), format=job.output_format or None)
+        if job.output or not frame:
+            formats.preflight_output(job.output, inputs(job), format=job.output_format or None)
         if job.errors:
             formats.preflight_output(job.errors, [*inputs(job), job.output], format=formats.format_of(job.errors) or "jsonl")
         self.stack = stack
@@ -163,7 +168,7 @@ class Trip:
             "model": connection.model,
         }
         self.tally = Tally(job.price)
-        self.alignment = Alignment(job, self.asked, self.journal, self.tally, stack)
+        self.alignment = Alignment(job, self.asked, self.journal, self.tally, stack, frame)
         self.pace = Pace(
             rpm=job.rpm,
             tpm=job.tpm,
