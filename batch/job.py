@@ -249,8 +249,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         if not url:
             wanted = "OPENAI_BASE_URL" if protocol == "openai" else "AILS_BASE_URL"
             raise JobError(f"no endpoint: give --endpoint URL, set {wanted}, or try --endpoint embedded")
-        if url not in EMBEDDED and urlsplit(url).scheme not in ("http", "https"):
-            raise JobError(f"endpoint {url!r} is neither a URL (https://…) nor {' nor '.join(map(repr, EMBEDDED))}")
+        if url not in EMBEDDED and not _is_web(url):
+            raise JobError(f"endpoint {_bare(url)!r} is neither a URL (https://…) nor {' nor '.join(map(repr, EMBEDDED))}")
         return msgspec.structs.replace(
             given,
             url=url,
@@ -286,7 +286,24 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """The job as plain data for the journal's header: no secrets, nor `ping`, for who knows that can speak for the job."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         del plain["ping"]
+        if isinstance(self.endpoint, Endpoint):
+            plain["endpoint"]["url"] = _bare(self.endpoint.url)
+        else:
+            plain["endpoint"] = _bare(self.endpoint)
         return plain
+
+
+def _is_web(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # a port that is no number, a bracket that stays open
+        return False
+
+
+def _bare(url: str) -> str:
+    """A URL without what may be a secret in it: user and query."""
+    return re.sub(r"(^|//)[^/]*@", r"\1", url.partition("?")[0])
 
 
 def digest(value: Any) -> str:

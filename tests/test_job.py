@@ -106,3 +106,18 @@ def test_names_take_the_date() -> None:
 def test_a_job_shows_itself_without_secrets_and_comes_back() -> None:
     one = job({"input": "a.csv", "output": "b.csv", "timeout": "90s", "endpoint": {"url": "https://x.example.com"}})
     assert job(one.shown()) == one
+
+
+@pytest.mark.parametrize(
+    "url", ["https://host:abc/v1", "https://[::1", "https://", "ftp://me:hunter2@host/v1?k=hunter2", "me:hunter2@host"]
+)
+def test_an_endpoint_that_is_none_is_refused_without_showing_a_secret(url: str) -> None:
+    with pytest.raises(JobError, match="is neither a URL") as refused:
+        Job(endpoint=url).resolved_endpoint()
+    assert "hunter2" not in str(refused.value)
+
+
+def test_what_is_secret_in_a_url_does_not_reach_the_journal() -> None:
+    url = "https://me:hunter2@host/v1?key=hunter2"
+    assert Job(endpoint=url).shown()["endpoint"] == "https://host/v1"
+    assert Job(endpoint=Endpoint(url=url, name="ours")).shown()["endpoint"]["url"] == "https://host/v1"
