@@ -38,7 +38,7 @@ class Ruled:
                 choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
                 usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
                 answer = {"id": "c", "object": "chat.completion", "model": "ruled", "choices": [choice], "usage": usage}
-                whole = json.dumps(answer if status == 200 else {"error": {"message": "no"}}).encode()
+                whole = json.dumps(answer if status == 200 else {"error": {"message": "no"}}, separators=(",", ":")).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(whole)))

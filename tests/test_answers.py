@@ -178,6 +178,16 @@ def test_an_answer_that_fits_is_an_answer_and_its_properties_are_columns(run: Ru
     assert row["response"] == f"Of course: {PARIS}"
 
 
+def test_verify_holds_the_columns_of_properties_to_the_answer(run: Run, tmp_path: Path) -> None:
+    with Ruled(after([PARIS])) as server:
+        run(server, explode=True)
+    text = (tmp_path / "out.csv").read_text()
+    (tmp_path / "out.csv").write_text(text.replace(",105.40", ",105.4"))
+    found = verify("in.csv", "out.csv").first
+    assert found
+    assert found.found == "column 'area' is '105.4', its own answer has '105.40'"
+
+
 def test_an_answer_that_does_not_fit_is_asked_again_openly(run: Run) -> None:
     with Ruled(after(["Paris is nice.", '{"city":"Paris"}', PARIS])) as server:
         summary, (row,) = run(server, repair=2)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import exact
-from ..answers import Schema, fits, response_format
+from ..answers import Schema, Unfit, fits, judged, response_format
 from ..errors import JobError, RowError, TryLater
 from ..prompts import Condition, Prompts
 from ..records import Row
@@ -151,9 +151,10 @@ class _Check:
         schema = asked.get("schema", "")
         self._wire, self._schema = WIRES[asked["protocol"]], Schema(schema) if schema else None
         self._prefix = job.get("prefix", "")
-        self._names = [self._prefix + name for name in GENERATED]
-        properties = self._schema.columns if self._schema and job.get("explode") else ()
-        self._own = frozenset(self._names + [self._prefix + name for name in (*OPTIONAL, *properties)])
+        self._explode = self._schema if job.get("explode") else None
+        self._generated = (*GENERATED, *(self._explode.columns if self._explode else ()))
+        self._names = [self._prefix + name for name in self._generated]
+        self._own = frozenset(self._names + [self._prefix + name for name in OPTIONAL])
         reserved = [*self._names, self._prefix + "raw"]
         self._source = table(source, job.get("input_format", ""), job.get("encoding", "utf-8"), reserved)
         self._output = table(output, (job.get("output_format") or "") if form_of(output) == "" else "")
@@ -296,7 +297,7 @@ class _Check:
             here["error"] = there["error"] if here["error_kind"] == there["error_kind"] else "…"
         if here == there:
             return
-        name = next(name for name in GENERATED if here[name] != there[name])
+        name = next(name for name in self._generated if here[name] != there[name])
         if outcome is None:
             words = f"the journal has no answer for it, but the output says {_said(here)}"
         elif here["error_kind"] == "pending":
@@ -342,26 +343,40 @@ class _Check:
         return generated, f"the output's row has no {missing[0]!r}" if missing else ""
 
     def _shown(self, generated: dict[str, Any]) -> dict[str, str]:
-        return {name: _text(name, generated[self._prefix + name]) for name in GENERATED}
+        return {name: _text(name, generated[self._prefix + name]) for name in self._generated}
 
     def _expected(self, outcome: dict[str, Any] | None) -> dict[str, str]:
         """What the output must say of a row that has this line in the journal."""
-        members: dict[str, Any] = dict.fromkeys(GENERATED)
+        members: dict[str, Any] = dict.fromkeys(self._generated)
         if outcome is None:
             members |= {"error_kind": "pending", "error": "…"}
         else:
             last = outcome["tries"][-1][1] if outcome["tries"] else None
             members |= {"http_status": outcome["status"], "attempts": len(outcome["tries"]), "latency_s": last}
             if outcome["ok"]:
-                members |= _answer(outcome["body"])
+                members |= _answer(outcome["body"]) | self._properties(outcome)
             else:
                 members |= {"error_kind": outcome["kind"], "error": outcome["message"]}
         texts = {name: _text(name, value) for name, value in members.items()}
         if self._output.form != "jsonl":
             texts = {name: cell(text) for name, text in texts.items()}
         if self._guard:
-            texts = {name: "'" + text if text.startswith(DANGEROUS) else text for name, text in texts.items()}
+            texts |= {
+                name: f"'{text}"
+                for name, text in texts.items()
+                if isinstance(members[name], str) and text.startswith(DANGEROUS)
+            }
         return texts
+
+    def _properties(self, outcome: dict[str, Any]) -> dict[str, Any]:
+        """What the properties of an answer must be in their columns."""
+        if not self._explode:
+            return {}
+        try:
+            _, value = judged(exact.dumps(outcome["body"]), outcome["status"], self._wire, self._explode)
+            return self._explode.explode(value)
+        except Unfit:
+            return dict.fromkeys(GENERATED[4:8]) | {"response": "", "error_kind": "bad_answer", "error": "…"}
 
 
 def _answer(body: Any) -> dict[str, Any]:
@@ -402,7 +417,7 @@ def _text(name: str, value: Any) -> str:
             return f"{float(value):.3f}"
         except ValueError:
             return str(value)
-    return value if isinstance(value, str) else str(value)
+    return value if isinstance(value, str) else exact.dumps(value).decode("utf-8")
 
 
 def _said(values: dict[str, str]) -> str:
