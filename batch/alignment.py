@@ -109,7 +109,7 @@ class Alignment:
         self.reading = Reading(job, self.selection, journal, self.spool, tally, wire, self.schema)
         self._there = _state(job.output)
         # The journal's id, too: after --fresh, or once it was moved away, nothing is done that another journal knew.
-        self._asked = digest([journal.id.hex(), job.asked(), asked])
+        self._asked = digest([journal.id.hex(), job.asked(), asked, self.source.format, job.bad_rows])
         shape = ("output", "output_format", "prefix", "keep_raw", "explode", "csv_guard", "errors")
         self._shape = digest([getattr(job, name) for name in shape])
 
@@ -147,10 +147,14 @@ class Alignment:
         self._tally.cached = written.ok
         return written
 
-    def write(self) -> Written:
+    def write(self, going_on: Callable[[], bool] = lambda: True) -> Written:
         """Write the output, once the reading pass is whole.
 
+        Args:
+            going_on: Asked from time to time; once it says no, the old output stays.
+
         Raises:
+            TryLater: There was no time for it.
             InputChanged: The input is no longer what the reading pass saw; the old output stays.
             StorageError: The output cannot be written; the old one stays.
         """
@@ -165,7 +169,7 @@ class Alignment:
         except BaseException:
             sink.abort()
             raise
-        written = export(self.source, self.spool, self._journal, sink, self.view, errors)
+        written = export(self.source, self.spool, self._journal, sink, self.view, errors, going_on)
         about = {
             "asked": self._asked,
             "shape": self._shape,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from tenacity.wait import wait_random_exponential
 from .answers import Schema, Unfit
 from .clock import SYSTEM, Clock
 from .errors import BatchError, CallError, Denied, Transient
-from .pace import Pace, Turn
+from .pace import Pace, Stopped, Turn
 from .records import Answer, Attempt, Failure, Outcome, Prompt, Reply
 
 BACKOFF = wait_random_exponential(multiplier=0.5, max=20)
@@ -58,7 +59,8 @@ class Asking:
         self.sending = sending
         self.attempted = attempted
         self.journal_id = journal_id
-        self.sleep = sleep_using_event(stopping or threading.Event())
+        self.stopping = stopping or threading.Event()
+        self.sleep = sleep_using_event(self.stopping)
         self.schema = schema
         self.repair = repair
         self.unfit = unfit
@@ -132,6 +134,8 @@ class Asked:
             BatchError: The run is to end.
             TooLarge: The request never may.
         """
+        if self._asking.stopping.is_set():
+            raise Stopped("the run is being stopped")
         turn = self._asking.pace.turn(self.prompt.tokens)
         if not self._started:
             self._started = self._asking.clock.time()
@@ -140,7 +144,9 @@ class Asked:
 
     def answered(self, turn: Turn, reply: Reply) -> Answer | Failure | None:
         """The attempt brought an answer; None where it does not fit, and `prompt` now asks for one that does."""
-        turn.done(reply)
+        # The answer is paid for, whatever becomes of the limits' bookkeeping; the next turn will say what is wrong with that.
+        with contextlib.suppress(BatchError):
+            turn.done(reply)
         answer, schema = reply.answer, self._asking.schema
         try:
             if schema:

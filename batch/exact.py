@@ -69,7 +69,7 @@ def loads(line: bytes) -> Any:
     try:
         return json.loads(line.decode("utf-8"), parse_float=Number, parse_constant=_refuse)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
+        raise ValueError(f"{error.msg.removesuffix(' at')} at character {error.pos + 1}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
     except RecursionError:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .answers import Schema, Unfit, judged
-from .errors import BatchError, CallError, JobError
+from .errors import BatchError, CallError, JobError, TryLater
 from .formats import Sink, Source
 from .journal import Journal, Recorded
 from .spool import NO_ID, RECORD, Spool, ids
@@ -43,6 +43,7 @@ class Written:
     """What an output holds.
 
     Attributes:
+        first: What the first failed row says.
         kinds: How many rows failed, by `error_kind`.
     """
 
@@ -51,6 +52,7 @@ class Written:
     failed: int = 0
     pending: int = 0
     truncated: int = 0
+    first: str = ""
     kinds: dict[str, int] = field(default_factory=dict)
 
     def count(self, members: dict[str, Any]) -> None:
@@ -148,7 +150,15 @@ def failed(kind: str, words: str) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | {"response": "", "error": words, "error_kind": kind, "finish_reason": ""}
 
 
-def export(source: Source, spool: Spool, journal: Journal, sink: Sink, view: View, errors: Sink | None = None) -> Written:
+def export(
+    source: Source,
+    spool: Spool,
+    journal: Journal,
+    sink: Sink,
+    view: View,
+    errors: Sink | None = None,
+    going_on: Callable[[], bool] = lambda: True,
+) -> Written:
     """Write the output: one row for every selected row of the input, in its order.
 
     Args:
@@ -158,8 +168,10 @@ def export(source: Source, spool: Spool, journal: Journal, sink: Sink, view: Vie
         sink: Where rows go; committed here, once every row is in it.
         view: How answers are shown.
         errors: Where failed rows go once more, as they stand in the input; committed here, too.
+        going_on: Asked before every chunk; once it says no, the old output stays.
 
     Raises:
+        TryLater: There was no time for it.
         InputChanged: The input's bytes are no longer those of the reading pass; the old output stays.
         StorageError: The output cannot be written; the old one stays.
         BatchError: Not one row out for every row in (a bug).
@@ -171,6 +183,8 @@ def export(source: Source, spool: Spool, journal: Journal, sink: Sink, view: Vie
     records = _Records(spool)
     try:
         for chunk in source.chunks():
+            if not going_on():
+                raise TryLater("the output is not written yet: that would have taken too long; ails-batch export writes it")
             wanted = records.below(chunk.first + len(chunk))
             names = ids(wanted)
             handles = journal.find(names)
@@ -189,6 +203,7 @@ def export(source: Source, spool: Spool, journal: Journal, sink: Sink, view: Vie
                     one = generated(next(known) if handle >= 0 else None, view)
                 written.count(one)
                 if kind := one["error_kind"]:
+                    written.first = written.first or (one["error"] if kind != "pending" else "")
                     one |= nothing
                     if kind != "pending":
                         failures[number - chunk.first] = None

@@ -24,6 +24,14 @@ SHARE_FROM = 100
 """Finished rows before a share of failed ones means anything."""
 
 
+class Flag(threading.Event):
+    """An event that a signal handler may set while the thread it interrupted is setting it, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = threading.Condition(threading.RLock())
+
+
 class Stop:
     """A run's end, called from anywhere; the first reason counts.
 
@@ -35,8 +43,8 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self.event = threading.Event()
-        self.hard = threading.Event()
+        self.event = Flag()
+        self.hard = Flag()
         self.error: BatchError | None = None
         self.at = 0.0
         self._lock = threading.Lock()
@@ -79,7 +87,8 @@ class Judge:
         self._lock = threading.Lock()
         self._withheld: list[Outcome] | None = []
         self._denials = 0
-        self._denial: Denied | None = None
+        self._denied: list[tuple[Denied, Outcome]] = []
+        self._answered = False
         self._bugs = 0
         self._finished = 0
         self._failed = 0
@@ -95,6 +104,7 @@ class Judge:
         if self._max_cost is not None and (self._tally.cost or 0.0) >= self._max_cost:
             self._stop.because(Halted(f"stopped at --max-cost {self._max_cost:g}: {self._tally.cost:.2f} US dollars spent"))
         if isinstance(result, Answer):
+            self._answered = True
             self._denials = self._bugs = 0
             self._finished += 1
             return
@@ -107,21 +117,29 @@ class Judge:
                     self._stop.because(BatchError(f"{BUGS} rows in a row ended in a bug, the last one: {result.message}"))
         self._look_at_share()
 
-    def denied(self, error: Denied) -> None:
-        """A response that speaks of this client: its row stays pending, and a few of them end the run."""
+    def denied(self, error: Denied, outcome: Outcome) -> None:
+        """A response that speaks of this client: its row stays pending, and a few of them in a row end the run.
+
+        Args:
+            error: The response.
+            outcome: What the row comes to if it proves to be the row's fault after all.
+        """
         with self._lock:
-            self._denial = error
+            self._denied.append((error, outcome))
             self._denials += 1
             enough = error.at_once or self._denials >= DENIALS
         if enough:
             self._stop.because(RunRefused(str(error)))
 
     def close(self) -> None:
-        """The input is at its end: what was withheld counts."""
+        """The input is at its end: what was withheld counts, and so does what was denied between answers."""
         with self._lock:
             withheld, self._withheld = self._withheld or [], None
-        if self._denial and not self._stop.event.is_set():
-            self._stop.because(RunRefused(str(self._denial)))
+        if self._denied and not self._stop.event.is_set():
+            if self._answered:
+                withheld += [outcome for _, outcome in self._denied]
+            else:
+                self._stop.because(RunRefused(str(self._denied[-1][0])))
         if isinstance(self._stop.error, RunRefused):
             return
         for outcome in withheld:

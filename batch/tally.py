@@ -25,6 +25,9 @@ class Summary:
         cost_usd: From the job's price; None when that is not known.
         possibly_charged_twice: Rows that were in flight when an earlier run was killed.
         bound_by: What held the run back most of the time, such as `rpm` or `server`; "" when nothing was sent.
+        kinds: How many rows failed, by `error_kind`.
+        first_failure: What the first of them says.
+        doubtful: The rows possibly charged twice, counted from 1, as they stood when that run was killed.
         error: Why the run ended before its end, or "".
     """
 
@@ -47,6 +50,8 @@ class Summary:
     bound_by: str = ""
     error: str = ""
     kinds: dict[str, int] = field(default_factory=dict)
+    first_failure: str = ""
+    doubtful: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from .journal.repair import RepairReport, compact
 from .judge import Judge, Stop
 from .pace import Pace, Stopped
 from .quota import Quota, place
-from .records import KEY_BYTES, Outcome, Prompt
+from .records import KEY_BYTES, Attempt, Failure, Outcome, Prompt
 from .spool import RECORD
 from .tally import Snapshot, Summary, Tally
 from .telling import Telling
@@ -113,15 +113,15 @@ def compact_again(output: str, journal: str = "") -> RepairReport:
         BatchError: There is no journal, another run holds it, or the input cannot be used.
     """
     with ExitStack() as stack:
-        _, alignment, opened, _ = _again(output, journal, stack)
+        _, alignment, opened, _ = _again(output, journal, stack, every=True)
         used = np.concatenate([np.empty(0, RECORD), *alignment.spool.blocks()])["id"].tobytes()
         used += alignment.reading.replaced  # what stands in their place is found by way of them
         path = opened.path
     return compact(path, np.frombuffer(used, np.uint8).reshape(-1, KEY_BYTES))
 
 
-def _again(output: str, journal: str, stack: ExitStack) -> tuple[Job, Alignment, Journal, Tally]:
-    """An earlier run's job, with its rows as the input has them now."""
+def _again(output: str, journal: str, stack: ExitStack, *, every: bool = False) -> tuple[Job, Alignment, Journal, Tally]:
+    """An earlier run's job, with its rows as the input has them now; with `every`, also those that were not selected."""
     path = Path(journal or output + ".journal")
     if not path.exists():
         raise JobError(f"{path}: no such journal; name it with --journal")
@@ -132,6 +132,8 @@ def _again(output: str, journal: str, stack: ExitStack) -> tuple[Job, Alignment,
     job = msgspec.structs.replace(checked(asked["job"]), output=output)
     if job.input == "-":  # the run's, not this command's
         job = msgspec.structs.replace(job, input=str(opened.folder / STDIN))
+    if every:
+        job = msgspec.structs.replace(job, limit=None, sample=None, where="")
     tally = Tally()
     alignment = Alignment(job, {name: asked.get(name, "") for name in ASKED}, opened, tally, stack)
     for _ in alignment.pending(lambda: True):
@@ -151,6 +153,7 @@ class Trip:
         self.stop = stop
         self.watch = watch
         self.telling = telling
+        _distinct(job)
         if job.output or not frame:
             formats.preflight_output(job.output, inputs(job), format=job.output_format or None)
         if job.errors:
@@ -217,6 +220,12 @@ class Trip:
             for prompt in self.alignment.pending(self._has_time):
                 engine.put(prompt)
         engine.finish()
+        if isinstance(self.stop.error, Interrupted) and not self.alignment.reading.whole:
+            with (
+                self._ending()
+            ):  # an exception in the middle of the pass has ended it; what is asked no more still has its place
+                for _ in self.alignment.pending(self._has_time):
+                    pass
         for _ in range(2):  # the second time for what an interrupt of the first one has left out there
             with self._ending():
                 self._drain(engine)
@@ -246,10 +255,11 @@ class Trip:
         if not self.alignment.reading.whole or self.journal.failed is not None or self.stop.hard.is_set():
             return
         try:
-            self.written = self.alignment.write()
+            self.written = self.alignment.write(self._has_time)
+        except TryLater as error:
+            self.stop.because(error)
         except BatchError as error:
             self.stop.error = error
-            return
 
     @property
     def is_whole(self) -> bool:
@@ -259,6 +269,8 @@ class Trip:
     def summary(self) -> Summary:
         """How it ended."""
         tally, written, error = self.tally, self.written, self.stop.error
+        if self.is_whole and isinstance(error, Interrupted):
+            error = None  # the signal came when nothing was left to stop
         if written is None:
             left = tally.read - tally.cached - tally.ok - tally.failed
             written = Written(tally.read, tally.cached + tally.ok, tally.failed, max(0, left))
@@ -315,7 +327,9 @@ class Trip:
                 self.judge.outcome(end)
                 return
             if isinstance(end, Denied):
-                self.judge.denied(end)
+                refused = Failure("refused", str(end), end.status)
+                attempts = (Attempt(end.status, end.seconds, "refused"),)
+                self.judge.denied(end, Outcome(prompt.index, prompt.key, prompt.occurrence, refused, attempts))
             elif not isinstance(end, Stopped):
                 self.stop.because(end)
         except BatchError as error:
@@ -341,9 +355,12 @@ class Trip:
 
     def _landed(self, index: int) -> None:
         """A row is in flight no longer; one that had landed before is no news."""
-        if (name := self.flying.pop(index, None)) is not None:
+        name = self.flying.pop(index, None)
+        if name is None or self.home.is_set():  # the journal is closed by then, and what is out there keeps its mark
+            return
+        with contextlib.suppress(ValueError):  # closed between the look and the call
             self.journal.unmark(name)
-            self.pace.release()
+        self.pace.release()
 
     def _has_time(self) -> bool:
         """Whether the reading pass may go on: always, but not for long after a signal."""
@@ -358,22 +375,22 @@ class Trip:
 
     def _pulse(self) -> None:
         """Ten times a second: see whether it is time to end, and show how far it is; once a second into the journal, too."""
-        deadline = float(self.job.deadline) if self.job.deadline else float("inf")
-        ticked = 0.0
         while not self.home.wait(0.1):
-            now = monotonic()
-            if self.journal.failed is not None:
-                self.stop.because(self.journal.failed)
-            if now - self.begun > deadline:
-                self.stop.because(Halted(f"stopped at --deadline {deadline:g} s"))
-            if self.stop.event.is_set():
-                self.pace.stop()
+            with self._ending():
+                self._look()
+        with self._ending():
             self._show()
-            if now - ticked >= 1.0 and self.journal.failed is None:
-                ticked = now
-                with contextlib.suppress(BatchError):  # the next look finds out
-                    self.journal.tick(asdict(self.pace.state()))
+
+    def _look(self) -> None:
+        if self.journal.failed is not None:
+            self.stop.because(self.journal.failed)
+        if self.job.deadline and monotonic() - self.begun > float(self.job.deadline):
+            self.stop.because(Halted(f"stopped at --deadline {self.job.deadline:g} s"))
+        if self.stop.event.is_set():
+            self.pace.stop()
         self._show()
+        with contextlib.suppress(BatchError):  # the next look finds out
+            self.journal.tick(asdict(self.pace.state()))  # which drops more than one a second
 
     def _show(self) -> None:
         now = self._snapshot()
@@ -401,7 +418,9 @@ class Trip:
             in_flight=pace.in_flight,
             width=pace.window,
             bound=bound,
-            waiting=f"stopping, {len(self.flying)} still in flight" if self.stop.event.is_set() else pace.why,
+            waiting=f"stopping, {len(self.flying)} still in flight (again: leave them)"
+            if self.stop.event.is_set()
+            else pace.why,
         )
 
 
@@ -427,12 +446,25 @@ def _summary(
         exit_code=code,
         error=str(error or ""),
         kinds=written.kinds,
+        first_failure=written.first,
+        doubtful=tuple(sorted(mark.index + 1 for mark in journal.possibly_charged)),
     )
 
 
 def inputs(job: Job) -> list[str]:
     """The job's inputs as they were named."""
     return [job.input] if isinstance(job.input, str) else job.input
+
+
+def _distinct(job: Job) -> None:
+    """Refuse to write two things into one file, or into the input."""
+    named = {name: getattr(job, name) for name in ("output", "errors", "log_file", "metrics_file")}
+    taken = {os.path.realpath(path): "input" for path in inputs(job) if path != "-"}
+    for name, path in {"journal": str(job.journal_path or ""), **named}.items():
+        if not path or path == "-":
+            continue
+        if (other := taken.setdefault(os.path.realpath(path), name)) != name:
+            raise JobError(f"{path} is named as {other} and as {name}; each needs a file of its own")
 
 
 def _code(job: Job, written: Written) -> int:

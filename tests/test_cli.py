@@ -194,7 +194,7 @@ MISTAKES = {
     ),
     "no output": (["run", "prompts.csv"], {}, "where do the answers go? ails-batch run prompts.csv -o answers.csv"),
     "no such folder": (["run", "prompts.csv", "-o", "no/a.csv"], {}, "there is no directory no; make it first"),
-    "output is the input": (["run", "prompts.csv", "-o", "prompts.csv"], {}, "prompts.csv is the input"),
+    "output is the input": (["run", "prompts.csv", "-o", "prompts.csv"], {}, "prompts.csv is named as input and as output"),
     "no such job": (["run", "none.toml"], {}, "none.toml: no such job file"),
     "no such format": (["run", "prompts.csv", "-o", "a.xyz"], {}, "--output-format"),
     "misspelt option": (["run", "prompts.csv", "-o", "a.csv", "--modle", "m"], {}, "'--model'"),

@@ -37,6 +37,11 @@ class Court:
     def refuse(self, message: str = "no such model") -> None:
         self.fail("refused", message, 404)
 
+    def deny(self, error: Denied) -> None:
+        refused = Failure("refused", str(error), error.status)
+        self.judge.denied(error, Outcome(self.heard, bytes(16), 0, refused))
+        self.heard += 1
+
     def _hear(self, result: Answer | Failure) -> None:
         self.judge.outcome(Outcome(self.heard, bytes(16), 0, result))
         self.heard += 1
@@ -84,24 +89,24 @@ def test_a_short_input_of_refusals_ends_as_refused_rows() -> None:
 def test_three_denials_in_a_row_end_the_run_and_fewer_do_not() -> None:
     court = Court()
     for _ in range(2):
-        court.judge.denied(Denied("401: wrong key", status=401))
+        court.deny(Denied("401: wrong key", status=401))
     court.answer()
     for _ in range(2):
-        court.judge.denied(Denied("401: wrong key", status=401))
+        court.deny(Denied("401: wrong key", status=401))
     assert not court.stop.event.is_set()
-    court.judge.denied(Denied("401: wrong key", status=401))
+    court.deny(Denied("401: wrong key", status=401))
     assert isinstance(court.stop.error, RunRefused)
 
 
 def test_a_redirect_ends_the_run_at_once() -> None:
     court = Court()
-    court.judge.denied(Denied("302 to elsewhere", status=302, at_once=True))
+    court.deny(Denied("302 to elsewhere", status=302, at_once=True))
     assert isinstance(court.stop.error, RunRefused)
 
 
 def test_a_denial_on_the_last_rows_is_not_passed_over() -> None:
     court = Court()
-    court.judge.denied(Denied("403: forbidden", status=403))
+    court.deny(Denied("403: forbidden", status=403))
     court.judge.close()
     assert isinstance(court.stop.error, RunRefused)
 
@@ -171,9 +176,10 @@ def test_refusals_that_were_withheld_count_for_halt() -> None:
     assert isinstance(court.stop.error, Halted)
 
 
-def test_a_row_that_was_denied_among_answers_does_not_end_well() -> None:
+def test_a_row_that_was_denied_among_answers_ends_as_refused() -> None:
     court = Court()
-    court.judge.denied(Denied("no", status=403))
+    court.deny(Denied("no", status=403))
     court.answer()
     court.judge.close()
-    assert isinstance(court.stop.error, RunRefused)
+    assert court.kept == [1, 0]
+    assert not court.stop.event.is_set()

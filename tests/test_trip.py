@@ -225,6 +225,6 @@ def test_an_interrupt_while_the_last_rows_are_out_ends_the_run_in_order(server: 
             sent.set()
             os.kill(os.getpid(), signal.SIGINT)  # no handler of ours: KeyboardInterrupt, in the main thread
 
-    summary, rows = ask(folder, server.url("silent"), rows=2, watch=watch, attempts=1)
+    summary, rows = ask(folder, server.url("silent"), rows=2, watch=watch, attempts=2)
     assert (summary.exit_code, len(rows)) == (130, 2)
     assert not [thread.name for thread in threading.enumerate() if thread.name in ("pulse", "ask-0")]

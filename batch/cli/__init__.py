@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -35,6 +36,15 @@ class Lazy(click.Group):
             return None
         command: click.Command = import_module(f".{cmd_name}", __name__).command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; click itself would end a broken pipe with 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader has gone; Python would complain once more when it flushes on the way out.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table of commands, from text."""
@@ -78,10 +88,6 @@ def command_line(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader has gone; Python would complain once more when it flushes on the way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:
         return _failed(error)
     return result if isinstance(result, int) else 0

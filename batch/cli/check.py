@@ -28,7 +28,7 @@ WIDTH = 200
 @click.option("--prefix", metavar="P", help="Put P before the names of generated columns.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what is wrong.")
 def command(source: str, quiet: bool, **options: Any) -> int:
-    r"""Read all of INPUT, render every prompt, and say what a run would come to; nothing is sent, nothing is written.
+    """Read all of INPUT, render every prompt, and say what a run would come to; nothing is sent, nothing is written.
 
     On standard error come the rows that cannot be asked, with line and reason, and the first prompts as they would be sent; on
     standard output one JSON line. Endpoint, model and credentials are not needed.

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from . import say
+
 
 @click.command()
 @click.argument("text")
@@ -24,7 +26,7 @@ import click
 def command(text: str, stream: bool, **options: Any) -> int:
     """Ask TEXT ('-' reads standard input) and print the answer."""
     from ..connection import connect
-    from ..errors import TryLater, Unreachable
+    from ..errors import CallError, Denied, RunRefused, Transient, TryLater
     from ..job import job as checked
 
     content = sys.stdin.read() if text == "-" else text
@@ -42,6 +44,11 @@ def command(text: str, stream: bool, **options: Any) -> int:
                 click.echo()
             else:
                 click.echo(one.complete(messages, parameters))
-        except Unreachable as error:
+        except Denied as error:
+            raise RunRefused(str(error)) from None
+        except Transient as error:
             raise TryLater(str(error)) from None
+        except CallError as error:
+            say(str(error))
+            return 1
     return 0

@@ -17,7 +17,7 @@ from . import say
 @click.option("--encoding", metavar="NAME", default="utf-8", help="Of CSV and TSV; utf-8 by default.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not say what could not be carried over; the exit code does.")
 def command(source: str, target: str, source_format: str, target_format: str, encoding: str, quiet: bool) -> int:
-    r"""Write IN in another format as OUT ('-' for standard input and output).
+    """Write IN in another format as OUT ('-' for standard input and output).
 
     \b
     Tables:   csv, tsv, jsonl, parquet

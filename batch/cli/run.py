@@ -112,7 +112,7 @@ def job_options(command: Any) -> Any:
 @click.option("--ping", metavar="URL", help="A check to tell: URL/start, then URL/<exit code>, as healthchecks.io has it.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something is wrong.")
 def command(source: str, quiet: bool, **options: Any) -> int:
-    r"""Ask every prompt of INPUT and write the answers to OUTPUT, row for row.
+    """Ask every prompt of INPUT and write the answers to OUTPUT, row for row.
 
     INPUT is a CSV or JSON lines file ('-' for standard input); JOB.toml holds all of this in a file, and options override it.
     The same command continues after any interruption and sends only what is missing.
@@ -221,9 +221,13 @@ def tell(job: Job, summary: Summary, *, quiet: bool) -> None:
         say(f"what was answered is kept: give the same command --journal {summary.journal}")
     if summary.failed and not (quiet and summary.exit_code == 0):
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.kinds.items()))
-        say(f"{summary.failed} of {summary.rows} rows failed ({kinds}); see the column 'error' of {summary.output}")
+        where = "the member 'error'" if job.output == "-" else f"the column 'error' of {summary.output}"
+        say(f"{summary.failed} of {summary.rows} rows failed ({kinds}); see {where}; the first: {summary.first_failure}")
     if summary.possibly_charged_twice:
-        say(f"{summary.possibly_charged_twice} rows were in flight when a run was killed; they may have been charged twice")
+        say(
+            f"{summary.possibly_charged_twice} rows were in flight when a run was killed and may have been charged twice: "
+            f"rows {', '.join(map(str, summary.doubtful))}"
+        )
     # A line on standard output is enough for cron to send a mail.
     if job.output != "-" and not (quiet and summary.exit_code == 0):
         tell_summary(summary)
@@ -233,6 +237,8 @@ def tell_summary(summary: Summary) -> None:
     """The one JSON line on standard output."""
     from ..exact import dumps
 
-    line = {name: value for name, value in asdict(summary).items() if name not in ("kinds", "error")}
+    line = {
+        name: value for name, value in asdict(summary).items() if name not in ("kinds", "error", "first_failure", "doubtful")
+    }
     sys.stdout.buffer.write(dumps(line) + b"\n")
     sys.stdout.buffer.flush()

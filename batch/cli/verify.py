@@ -15,7 +15,7 @@ from . import say
 @click.argument("output", metavar="OUTPUT", type=click.Path())
 @click.option("--journal", metavar="PATH", help="The journal, when it is not OUTPUT.journal.")
 def command(source: str, output: str, journal: str | None) -> int:
-    r"""Prove that every row of INPUT has exactly one row of OUTPUT, in order, unchanged, with its own answer.
+    """Prove that every row of INPUT has exactly one row of OUTPUT, in order, unchanged, with its own answer.
 
     Everything is read and computed anew; what was asked (template, model, options) is taken from the journal's last run.
     Standard output gets one JSON line with counts and the first row that breaks the proof.

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import glob
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from ..errors import JobError
 from . import delimited, jsonl, openai_batch, parquet
 from .compression import COMPRESS
 from .sink import Sink, Writer
-from .snapshot import Snapshot, open_file, open_path, open_stdin
+from .snapshot import Snapshot, Stopped, open_file, open_path, open_stdin
 from .source import Reader, Source
 from .table import CHUNK_ROWS, MISSING, Chunk, Layout, Places
 from .target import URL, Standard, Target, preflight
@@ -49,6 +50,7 @@ __all__ = [
     "Reader",
     "Sink",
     "Source",
+    "Stopped",
     "Writer",
     "format_of",
     "preflight_output",
@@ -109,6 +111,7 @@ def source(
     spool: str | os.PathLike[str] | None = None,
     reserved: Iterable[str] = (),
     opener: Callable[[str], BinaryIO] | None = None,
+    stopping: threading.Event | None = None,
 ) -> Source:
     """Open an input and look at its first MiB.
 
@@ -117,21 +120,26 @@ def source(
         format: One of `READERS`; None where the names tell it. JSON Lines that are OpenAI batch lines become `openai-batch`.
         encoding: Of text files.
         chunk_rows: The most rows in a chunk.
-        spool: Where to keep a copy of standard input or a named pipe; None for an unnamed temporary file. When standard input
-            is empty or a terminal and the copy of an earlier run is there, that copy is the input.
+        spool: Where to keep a copy of standard input; None for an unnamed temporary file. When standard input is empty or a
+            terminal and the copy of an earlier run is there, that copy is the input. Copies of named pipes are kept beside
+            it, numbered as the inputs are.
         reserved: Names of generated columns. An input column of such a name is refused; one that turns up later than the first
             MiB of JSON Lines makes its row an error row.
         opener: Opens URLs as seekable binary files.
+        stopping: Once set, standard input and named pipes are waited for no more.
 
     Raises:
         JobError: No such file, or format, encoding or column names that cannot be.
         InputError: It is no table: a bad header, other encoding, an unclosed quote, a field of more than 16 MiB.
         StorageError: It cannot be read.
+        Stopped: `stopping` was set while it was waited for; reading it may raise this, too.
     """
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     files = [file for one in paths for file in _expand(os.fspath(one))]
     if not files:
         raise JobError("name at least one input")
+    if files.count("-") > 1:
+        raise JobError("standard input (-) is named twice; it can be read as one input only")
     forms = {format or format_of(file) for file in files} - {""}
     if len(forms) > 1:
         raise JobError(
@@ -142,7 +150,8 @@ def source(
         raise JobError(f"--input-format {form}: there is no such format; there are {', '.join(READERS)}")
     opened: list[Snapshot] = []
     try:
-        opened.extend(_open(file, Path(spool) if spool else None, opener) for file in files)
+        for number, file in enumerate(files, 1):
+            opened.append(_open(file, number, Path(spool) if spool else None, opener, stopping))
         texts = [Text(snapshot, compression_of(snapshot.name), codec(encoding)) for snapshot in opened]
         form = form or _guess(texts[0])
         parts = [READERS[form](text, reserved) for text in texts]
@@ -164,14 +173,20 @@ def _expand(path: str) -> list[str]:
     return files
 
 
-def _open(path: str, spool: Path | None, opener: Callable[[str], BinaryIO] | None) -> Snapshot:
+def _open(
+    path: str,
+    number: int,
+    spool: Path | None,
+    opener: Callable[[str], BinaryIO] | None,
+    stopping: threading.Event | None,
+) -> Snapshot:
     if path == "-":
-        return open_stdin(spool)
+        return open_stdin(spool, stopping)
     if URL.match(path):
         if opener is None:
             raise JobError(f"{path}: inputs of this kind are not known here; name a file")
         return open_file(path, opener(path))
-    return open_path(path, spool)
+    return open_path(path, spool and spool.with_name(f"{spool.name}-{number}"), stopping)
 
 
 def _guess(text: Text) -> str:

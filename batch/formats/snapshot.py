@@ -12,6 +12,7 @@ import os
 import select
 import stat
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,14 @@ from typing import BinaryIO, Protocol
 
 from ..errors import BatchError, InputChanged, JobError, StorageError, TryLater
 from .table import BLOCK
+
+
+LOOK = 200
+"""Milliseconds that a pipe is waited for before looking whether the run is to end."""
+
+
+class Stopped(BatchError):
+    """The run was to end while an input was waited for."""
 
 
 class Bytes(Protocol):
@@ -74,6 +83,7 @@ class Snapshot:
         Raises:
             InputChanged: This pass saw other bytes than an earlier one, or fewer.
             StorageError: The input cannot be read.
+            Stopped: The run was to end while a pipe had nothing to read.
         """
         digest = hashlib.sha256()
         offset = 0
@@ -140,9 +150,14 @@ class _Pipe:
     taken for the whole.
     """
 
-    def __init__(self, name: str, descriptor: int, spool: Path | None, *, own: bool) -> None:
+    def __init__(
+        self, name: str, descriptor: int, spool: Path | None, stopping: threading.Event | None = None, *, own: bool
+    ) -> None:
         self._name = name
         self._descriptor = descriptor
+        self._ready = select.poll()
+        self._ready.register(descriptor, select.POLLIN)
+        self._stopping = stopping or threading.Event()
         self._path = spool
         self._spool: int | None = None
         self._end = 0
@@ -166,12 +181,23 @@ class _Pipe:
             return os.pread(self._spool, min(count, self._end - offset), offset)
         if self._ended:
             return b""
-        try:
-            block = os.read(self._descriptor, count)
-        except OSError as error:
-            raise _unreadable(self._name, offset, error) from None
+        block = self._come(offset, count)
         self._keep(block)
         return block
+
+    def _come(self, offset: int, count: int) -> bytes:
+        """What comes next. A read alone would not end with a signal: Python takes it up again after the handler."""
+        while True:
+            while not self._ready.poll(LOOK):
+                if self._stopping.is_set():
+                    name = "standard input" if self._name == "stdin" else self._name
+                    raise Stopped(f"stopped while waiting for {name}")
+            try:
+                return os.read(self._descriptor, count)
+            except BlockingIOError:
+                continue  # somebody else who has this pipe was faster
+            except OSError as error:
+                raise _unreadable(self._name, offset, error) from None
 
     def _keep(self, block: bytes) -> None:
         try:
@@ -204,11 +230,7 @@ class _Pipe:
         return self._end if self._ended else None
 
     def idle(self, offset: int) -> bool:
-        if offset < self._end or self._ended:
-            return False
-        waiting = select.poll()
-        waiting.register(self._descriptor, select.POLLIN)
-        return not waiting.poll(0)
+        return offset >= self._end and not self._ended and not self._ready.poll(0)
 
 
 class _Opened:
@@ -217,12 +239,14 @@ class _Opened:
     def __init__(self, name: str, file: BinaryIO) -> None:
         self._name = name
         self._file = file
+        self._lock = threading.Lock()
         self._size = file.seek(0, os.SEEK_END)
 
     def read(self, offset: int, count: int) -> bytes:
         try:
-            self._file.seek(offset)
-            return self._file.read(min(count, self._size - offset))
+            with self._lock:
+                self._file.seek(offset)
+                return self._file.read(min(count, self._size - offset))
         except OSError as error:
             raise _unreadable(self._name, offset, error) from None
 
@@ -240,19 +264,21 @@ def _unreadable(name: str, offset: int, error: OSError) -> StorageError:
     return StorageError(f"{name} cannot be read at byte {offset}: {error.strerror or error}")
 
 
-def open_path(path: str, spool: Path | None = None) -> Snapshot:
+def open_path(path: str, spool: Path | None = None, stopping: threading.Event | None = None) -> Snapshot:
     """Open a file or a named pipe.
 
     Args:
         path: Its name.
         spool: Where to keep a copy of what comes through a pipe; None for an unnamed temporary file.
+        stopping: Once set, a pipe is waited for no more.
 
     Raises:
         JobError: There is no such file, or it is no file.
         TryLater: This process has too many files open.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A named pipe is waited for where it is read, not here until somebody opens its other end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _cannot_open(path, error) from None
     except ValueError:
@@ -264,7 +290,7 @@ def open_path(path: str, spool: Path | None = None) -> Snapshot:
         os.close(descriptor)
         what = "a directory: name its files, as in 'folder/*.jsonl'" if stat.S_ISDIR(kind) else "a block device"
         raise JobError(f"{path} is {what}")
-    return Snapshot(path, _Pipe(path, descriptor, spool, own=True))
+    return Snapshot(path, _Pipe(path, descriptor, spool, stopping, own=True))
 
 
 def part_of(spool: Path) -> Path:
@@ -272,14 +298,18 @@ def part_of(spool: Path) -> Path:
     return spool.with_name(spool.name + ".part")
 
 
-def open_stdin(spool: Path | None) -> Snapshot:
+def open_stdin(spool: Path | None, stopping: threading.Event | None = None) -> Snapshot:
     """Standard input; when it is a terminal or empty and an earlier run kept a copy, that copy.
+
+    Args:
+        spool: Where the copy is kept.
+        stopping: Once set, standard input is waited for no more.
 
     Raises:
         JobError: The earlier run ended before it had copied all of it.
     """
     descriptor = 0
-    snapshot = Snapshot("stdin", _Pipe("stdin", descriptor, spool, own=False))
+    snapshot = Snapshot("stdin", _Pipe("stdin", descriptor, spool, stopping, own=False))
     if spool is None or not (spool.is_file() or part_of(spool).is_file()):
         return snapshot
     if not os.isatty(descriptor) and snapshot.source.read(0, BLOCK):
