@@ -146,7 +146,7 @@ def banner(settings: Settings, port: int, model: Model, why: str) -> None:
         say(
             f"{model.name} answers: AN ECHO, NO LANGUAGE MODEL; every answer is the last message" + (f" ({why})" if why else "")
         )
-    say(f"clients set AILS_BASE_URL={url}, and AILS_SECRET and AILS_API_KEY to the values this gateway was given")
+    say(f"clients set AILS_BASE_URL={url} and AILS_MODEL={model.name}; AILS_SECRET and AILS_API_KEY are those of this gateway")
     if settings.openai:
         say(f"without signatures: OPENAI_BASE_URL={url}/openai/v1, and OPENAI_API_KEY to the same key")
     if settings.hosts:
