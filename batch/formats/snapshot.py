@@ -21,7 +21,6 @@ from typing import BinaryIO, Protocol
 from ..errors import BatchError, InputChanged, JobError, StorageError, TryLater
 from .table import BLOCK
 
-
 LOOK = 200
 """Milliseconds that a pipe is waited for before looking whether the run is to end."""
 

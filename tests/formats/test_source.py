@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -219,6 +220,30 @@ def test_another_store_is_read_through_its_opener() -> None:
     assert opened == ["memory://a.jsonl"]
 
 
+class Remote(io.BytesIO):
+    """A store that takes a while to answer."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        time.sleep(0.0001)
+        return super().read(size)
+
+
+def test_another_store_is_read_by_two_threads_at_once() -> None:
+    opened = open_file("a", Remote(LINES))
+    parts: list[list[bytes]] = [[], []]
+
+    def read(part: list[bytes]) -> None:
+        part.extend(opened.again(1000))
+
+    readers = [threading.Thread(target=read, args=(part,)) for part in parts]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    opened.close()
+    assert [b"".join(part) for part in parts] == [LINES, LINES]
+
+
 # Standard input and pipes
 
 
@@ -313,6 +338,73 @@ def test_a_named_pipe_is_read_like_standard_input(tmp_path: Path) -> None:
     with formats.source(path, spool=tmp_path / "copy") as source:
         assert sum(map(len, source.chunks())) == sum(map(len, source.chunks())) == 10_000
     writer.join()
+
+
+def test_the_copies_of_several_pipes_are_kept_apart(stdin: int, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    writers = [threading.Thread(target=path.write_bytes, args=(b'{"n":"%s"}\n' % path.name.encode(),)) for path in paths]
+    for path, writer in zip(paths, writers, strict=True):
+        os.mkfifo(path)
+        writer.start()
+    write(stdin, b'{"n":"stdin"}\n')
+    with formats.source([paths[0], "-", paths[1]], spool=tmp_path / "copy") as source:
+        for _ in range(2):
+            names = [row.values["n"] for chunk in source.chunks() for row in chunk.rows()]
+            assert names == ["a.jsonl", "stdin", "b.jsonl"]
+    for writer in writers:
+        writer.join()
+    assert (tmp_path / "copy").read_bytes() == b'{"n":"stdin"}\n'
+    assert {path.name for path in tmp_path.glob("copy*")} == {"copy", "copy-1", "copy-3"}
+
+
+def test_standard_input_is_one_input_only() -> None:
+    with pytest.raises(JobError, match=r"standard input \(-\) is named twice"):
+        formats.source(["-", "-"])
+
+
+WAITS = """
+import signal, sys, threading
+from batch import formats
+stopping = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+print("here", flush=True)
+try:
+    for chunk in formats.source(sys.argv[1], format="jsonl", stopping=stopping).chunks():
+        print(len(chunk), flush=True)
+except formats.Stopped as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("path", ["-", "a.pipe"])
+@pytest.mark.parametrize("come", [b"", b'{"a":1}\n'])
+def test_a_signal_ends_the_waiting_for_an_idle_pipe(path: str, come: bytes, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pipe")
+    arguments = [sys.executable, "-c", WAITS, path]
+    with subprocess.Popen(arguments, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == b"here\n"
+        if come:
+            with process.stdin if path == "-" else (tmp_path / path).open("wb") as pipe:
+                pipe.write(come)
+                pipe.flush()
+                assert process.stdout.readline() == b"1\n"
+                process.terminate()
+                said = process.stdout.read()
+        else:
+            process.terminate()
+            said = process.stdout.read()
+        assert process.wait() == 0
+    assert said.decode() == f"stopped while waiting for {'standard input' if path == '-' else path}\n"
+
+
+def test_what_has_come_is_read_even_when_the_run_is_to_end(stdin: int) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    write(stdin, LINES[:1000])
+    with formats.source("-", stopping=stopping) as source:
+        assert sum(map(len, source.chunks())) == 111
 
 
 # Compressed text
