@@ -96,8 +96,11 @@ def connect(job: Job, stack: ExitStack) -> Connection:
         identity, model, note = f"embedded:{gateway.answers_as}", model or gateway.answers_as, gateway.why
     else:
         model = model or setting("AILS_MODEL") or ""
-        if not model and "model" not in job.row_params:
-            raise JobError("no model: give --model, set AILS_MODEL, or name a column with --row-params model")
+        if not model and "model" not in job.row_params and job.input_format != "openai-batch":
+            raise JobError(
+                "no model: give --model, set AILS_MODEL, or name a column with --row-params model "
+                "(OpenAI batch lines bring their own: --input-format openai-batch)"
+            )
         credentials = endpoint.credentials()
     client = Client(credentials=credentials, **arguments)
     stack.callback(client.close)
