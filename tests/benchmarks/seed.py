@@ -1,8 +1,8 @@
-"""A finished run of any size without a server: the installed command, whose answers come from memory instead of a transport.
+"""A finished run of any size without a server: the installed command, whose answers come from memory.
 
 Run as ``python -P seed.py ARGUMENTS-OF-AILS-BATCH …`` in this project's own environment. Reading, keys, the journal's writer
-with its syncs, and the ordered output are the real thing. It makes the ten million finished rows that resuming is measured on, and
-shows memory at that size.
+with its syncs, and the ordered output are the real thing. It makes the ten million finished rows that resuming is measured
+on, and shows memory at that size.
 """
 
 import json
