@@ -305,13 +305,16 @@ class Trip:
         return engine
 
     def _ask(self, prompt: Prompt) -> None:
-        if not self._take_off(prompt):
-            return
-        try:
-            end: Outcome | BatchError = self.asking(prompt)
-        except BatchError as error:
-            end = error
-        self._come_home(prompt, end)
+        with (
+            self._ending()
+        ):  # above all MemoryError: a thread that just died would keep its permit, and the run would wait for it
+            if not self._take_off(prompt):
+                return
+            try:
+                end: Outcome | BatchError = self.asking(prompt)
+            except BatchError as error:
+                end = error
+            self._come_home(prompt, end)
 
     def _take_off(self, prompt: Prompt) -> bool:
         """Take the permit that a row holds from now until its outcome is durable, or dropped."""
