@@ -8,6 +8,7 @@ import os
 import random
 import re
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -24,8 +25,11 @@ from batch.verify import verify
 
 from ..counting import Asked, Counting, answer_to
 
-LONGEST = 120.0
+LONGEST = 90.0
 """Seconds after which a run counts as hanging."""
+
+HUNG = 124
+"""The code of such a run, as `timeout` has it."""
 
 FINISHED = frozenset({0})
 NONE: frozenset[str] = frozenset()
@@ -188,6 +192,7 @@ class Story:
             "HOME": str(self.home),
             "PYTHONPATH": str(self.arena.root),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONFAULTHANDLER": "1",
             **self.arena.server.environment(self.name),
         }
         return subprocess.Popen(
@@ -217,13 +222,21 @@ class Story:
 
     def end(self, run: subprocess.Popen[str]) -> Ended:
         """Wait until a run is over."""
-        late = threading.Timer(LONGEST, run.kill)
-        late.start()
+        hung = threading.Event()
+
+        def abort() -> None:
+            hung.set()
+            run.send_signal(signal.SIGABRT)  # with PYTHONFAULTHANDLER it says where it hangs
+
+        late = [threading.Timer(LONGEST, abort), threading.Timer(LONGEST + 5, run.kill)]
+        for timer in late:
+            timer.start()
         out, err = run.communicate()
-        late.cancel()
+        for timer in late:
+            timer.cancel()
         self.arena.server.settle()
         summary: dict[str, Any] = next((json.loads(line) for line in out.splitlines() if line.startswith("{")), {})
-        return Ended(run.returncode, summary, err.strip(), self.asked())
+        return Ended(HUNG if hung.is_set() else run.returncode, summary, err.strip(), self.asked())
 
     # Laws
 
@@ -243,7 +256,9 @@ class Story:
         before = {prompt: text for prompt, text in self.durable.items() if prompt not in forgotten}
         broken = []
         if ended.code not in codes:
-            broken.append(f"exit code {ended.code} instead of {sorted(codes)}: {ended.err[-300:]}")
+            broken.append(
+                f"exit code {ended.code} instead of {sorted(codes)}: {ended.err[-300 if ended.code != HUNG else -4_000 :]}"
+            )
         if journal.damaged:
             broken.append("a bad line stands before a good one in the journal")
         gone = [prompt for prompt, text in before.items() if journal.answers.get(prompt) != text]
@@ -302,7 +317,8 @@ class Story:
         rows = self._rows()
         if [row["prompt"] for row in rows] != self.prompts:
             return [f"a part of an output was left: {len(rows)} rows"]
-        odd = [row for row in rows if not row["response"].startswith(row["prompt"]) and row["error_kind"] != "pending"]
+        unanswered = ("pending", "internal")
+        odd = [row for row in rows if not row["response"].startswith(row["prompt"]) and row["error_kind"] not in unanswered]
         return [f"the output has a wrong row: {odd[0]}"] if odd else []
 
     def _proven(self) -> list[str]:
