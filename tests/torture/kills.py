@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .story import Arena, Story, Try, limits
+from .story import HUNG, Arena, Story, Try, limits
 
 KILLS = 12
 ROWS = 1_200
@@ -159,7 +159,9 @@ def without_address_space(arena: Arena, tries: int) -> Iterator[Try]:
         story = Story(arena, f"space-{number}", 100, wait=5, marks_survive=False)
         space = arena.rng("space", number).randrange(250 << 20, 700 << 20)
         ended = story.end(story.start(prepare=limits(AS=space)))
-        yield together(story.judge(ended, frozenset({0, 1, 2, 3, 70, 75, -signal.SIGABRT, -signal.SIGSEGV})), story.finish())
+        # Python waits for ever for a thread that had no memory to begin (CPython issue 140746, open): nothing is lost by it.
+        codes = frozenset({0, 1, 2, 3, 70, 75, HUNG})
+        yield together(story.judge(ended, codes), story.finish())
 
 
 def without_descriptors(arena: Arena, tries: int) -> Iterator[Try]:

@@ -256,9 +256,8 @@ class Story:
         before = {prompt: text for prompt, text in self.durable.items() if prompt not in forgotten}
         broken = []
         if ended.code not in codes:
-            broken.append(
-                f"exit code {ended.code} instead of {sorted(codes)}: {ended.err[-300 if ended.code != HUNG else -4_000 :]}"
-            )
+            most = 4_000 if ended.code == HUNG else 300
+            broken.append(f"exit code {ended.code} instead of {sorted(codes)}: {ended.err[-most:]}")
         if journal.damaged:
             broken.append("a bad line stands before a good one in the journal")
         gone = [prompt for prompt, text in before.items() if journal.answers.get(prompt) != text]
