@@ -144,7 +144,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10_000), help="repeats the random moments")
     names = [*(one.name for one in SCENARIOS), "planted"]
     parser.add_argument("--only", action="append", metavar="NAME", help=f"one of {', '.join(names)}")
-    parser.add_argument("--jobs", type=int, default=2, help="scenarios at a time")
+    parser.add_argument("--jobs", type=int, default=3, help="scenarios at a time")
     parser.add_argument("--no-write", action="store_true", help="leave docs/reliability.md alone")
     given = parser.parse_args()
     if unknown := set(given.only or ()) - set(names):
