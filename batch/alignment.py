@@ -45,6 +45,9 @@ def view_of(job: Job, wire: Wire, schema: Schema | None) -> View:
     return view
 
 
+ASKED = ("template", "schema", "protocol", "identity", "model")
+"""What decides a row's key beside the job and the row; the journal's run line has it."""
+
 STDIN = "stdin"
 """The copy of standard input, beside the journal: what the next run without one, `export` and `repair` read."""
 

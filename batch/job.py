@@ -224,6 +224,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
                 share(getattr(self, name), name)
 
     @property
+    def inputs(self) -> list[str]:
+        """The inputs as they were named."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+    def refuse_shared_files(self) -> None:
+        """See that no two things go into one file, or into the input.
+
+        Raises:
+            JobError: Two do; the text names both.
+        """
+        names = ("output", "errors", "log_file", "metrics_file")
+        taken = {os.path.realpath(path): "input" for path in self.inputs if path != "-"}
+        for name, path in [("journal", str(self.journal_path or "")), *((name, getattr(self, name)) for name in names)]:
+            if path and path != "-" and (other := taken.setdefault(os.path.realpath(path), name)) != name:
+                raise JobError(f"{path} is named as {other} and as {name}; each needs a file of its own")
+
+    @property
     def journal_path(self) -> Path | None:
         """Where the journal is; None when it is temporary (output on stdout and no journal named)."""
         if self.journal:

@@ -18,28 +18,25 @@ from pathlib import Path
 from time import monotonic
 
 import msgspec
-import numpy as np
 
 from . import formats
-from .alignment import STDIN, Alignment
+from .alignment import Alignment
 from .asking import Asking
 from .connection import MOST, connect
+from .ended import ended, exit_code
 from .engines import Engine
 from .engines.processes import Processes
 from .engines.threads import Threads
-from .errors import BatchError, Denied, Halted, Interrupted, JobError, TryLater
+from .errors import BatchError, Denied, Halted, Interrupted, TryLater
 from .export import Written
 from .formats.frame import Frame
-from .job import Job, dated, share
-from .job import job as checked
+from .job import Job, dated
 from .journal import Journal
 from .journal.lock import storage
-from .journal.repair import RepairReport, compact
 from .judge import Judge, Stop
 from .pace import Pace, Stopped
 from .quota import Quota, place
-from .records import KEY_BYTES, Attempt, Failure, Outcome, Prompt
-from .spool import RECORD
+from .records import Attempt, Failure, Outcome, Prompt
 from .tally import Snapshot, Summary, Tally
 from .telling import Telling
 
@@ -48,9 +45,6 @@ DRAIN = 30.0
 
 AFTER_SIGNAL = 10.0
 """Seconds that reading on and writing the output may take after a signal; what takes longer is left to `export`."""
-
-ASKED = ("template", "schema", "protocol", "identity", "model")
-"""What decides a row's key beside the job and the row; the journal's run line has it."""
 
 LOG = logging.getLogger("batch")
 
@@ -84,63 +78,6 @@ def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None, frame
         return telling.ended(summary)
 
 
-def export_again(output: str, journal: str = "") -> Summary:
-    """Write an output from its journal and its input; nothing is sent.
-
-    Args:
-        output: The output of an earlier run.
-        journal: Its journal, when it is not `OUTPUT.journal`.
-
-    Raises:
-        BatchError: There is no journal, another run holds it, or the input or the output cannot be used.
-    """
-    begun = monotonic()
-    with ExitStack() as stack:
-        job, alignment, opened, tally = _again(output, journal, stack)
-        formats.preflight_output(output, inputs(job), format=job.output_format or None)
-        written = alignment.write()
-        return _summary(job, written, tally, opened, begun=begun, code=_code(job, written))
-
-
-def compact_again(output: str, journal: str = "") -> RepairReport:
-    """Drop the answers that no row of the input uses any more; the old journal stays beside the new one.
-
-    Args:
-        output: The output of an earlier run.
-        journal: Its journal, when it is not `OUTPUT.journal`.
-
-    Raises:
-        BatchError: There is no journal, another run holds it, or the input cannot be used.
-    """
-    with ExitStack() as stack:
-        _, alignment, opened, _ = _again(output, journal, stack, every=True)
-        used = np.concatenate([np.empty(0, RECORD), *alignment.spool.blocks()])["id"].tobytes()
-        used += alignment.reading.replaced  # what stands in their place is found by way of them
-        path = opened.path
-    return compact(path, np.frombuffer(used, np.uint8).reshape(-1, KEY_BYTES))
-
-
-def _again(output: str, journal: str, stack: ExitStack, *, every: bool = False) -> tuple[Job, Alignment, Journal, Tally]:
-    """An earlier run's job, with its rows as the input has them now; with `every`, also those that were not selected."""
-    path = Path(journal or output + ".journal")
-    if not path.exists():
-        raise JobError(f"{path}: no such journal; name it with --journal")
-    opened = stack.enter_context(Journal.open(path))
-    if not opened.runs:
-        raise JobError(f"{path} holds no run; ails-batch run begins one")
-    asked = opened.runs[-1]["run"]
-    job = msgspec.structs.replace(checked(asked["job"]), output=output)
-    if job.input == "-":  # the run's, not this command's
-        job = msgspec.structs.replace(job, input=str(opened.folder / STDIN))
-    if every:
-        job = msgspec.structs.replace(job, limit=None, sample=None, where="")
-    tally = Tally()
-    alignment = Alignment(job, {name: asked.get(name, "") for name in ASKED}, opened, tally, stack)
-    for _ in alignment.pending(lambda: True):
-        pass
-    return job, alignment, opened, tally
-
-
 class Trip:
     """One run under way."""
 
@@ -153,11 +90,11 @@ class Trip:
         self.stop = stop
         self.watch = watch
         self.telling = telling
-        _distinct(job)
+        job.refuse_shared_files()
         if job.output or not frame:
-            formats.preflight_output(job.output, inputs(job), format=job.output_format or None)
+            formats.preflight_output(job.output, job.inputs, format=job.output_format or None)
         if job.errors:
-            formats.preflight_output(job.errors, [*inputs(job), job.output], format=formats.format_of(job.errors) or "jsonl")
+            formats.preflight_output(job.errors, [*job.inputs, job.output], format=formats.format_of(job.errors) or "jsonl")
         self.stack = stack
         self.connection = connection = connect(job, stack)
         if connection.note:
@@ -274,9 +211,9 @@ class Trip:
         if written is None:
             left = tally.read - tally.cached - tally.ok - tally.failed
             written = Written(tally.read, tally.cached + tally.ok, tally.failed, max(0, left))
-        code = error.exit_status if error else _code(self.job, written)
+        code = error.exit_status if error else exit_code(self.job, written)
         bound = self.bounds.most_common(1)[0][0] if self.bounds and tally.requests else ""
-        summary = _summary(self.job, written, tally, self.journal, begun=self.begun, code=code, error=error)
+        summary = ended(self.job, written, tally, self.journal, begun=self.begun, code=code, error=error)
         return replace(summary, bound_by=bound)
 
     def _count(self) -> None:
@@ -425,56 +362,6 @@ class Trip:
             if self.stop.event.is_set()
             else pace.why,
         )
-
-
-def _summary(
-    job: Job, written: Written, tally: Tally, journal: Journal, *, begun: float, code: int, error: BatchError | None = None
-) -> Summary:
-    return Summary(
-        rows=written.rows,
-        ok=written.ok,
-        failed=written.failed,
-        pending=written.pending,
-        truncated=written.truncated,
-        cached=tally.cached,
-        requests=tally.requests,
-        retries=tally.retries,
-        prompt_tokens=tally.prompt_tokens,
-        completion_tokens=tally.completion_tokens,
-        cost_usd=tally.cost,
-        seconds=round(monotonic() - begun, 3),
-        possibly_charged_twice=len(journal.possibly_charged),
-        output=job.output,
-        journal=str(journal.path),
-        exit_code=code,
-        error=str(error or ""),
-        kinds=written.kinds,
-        first_failure=written.first,
-        doubtful=tuple(sorted(mark.index + 1 for mark in journal.possibly_charged)),
-    )
-
-
-def inputs(job: Job) -> list[str]:
-    """The job's inputs as they were named."""
-    return [job.input] if isinstance(job.input, str) else job.input
-
-
-def _distinct(job: Job) -> None:
-    """Refuse to write two things into one file, or into the input."""
-    named = {name: getattr(job, name) for name in ("output", "errors", "log_file", "metrics_file")}
-    taken = {os.path.realpath(path): "input" for path in inputs(job) if path != "-"}
-    for name, path in {"journal": str(job.journal_path or ""), **named}.items():
-        if not path or path == "-":
-            continue
-        if (other := taken.setdefault(os.path.realpath(path), name)) != name:
-            raise JobError(f"{path} is named as {other} and as {name}; each needs a file of its own")
-
-
-def _code(job: Job, written: Written) -> int:
-    if written.pending:
-        return TryLater.exit_code
-    limit, percent = share(job.tolerate, "tolerate") if job.tolerate else (0.0, False)
-    return int(written.failed > (written.rows * limit / 100 if percent else limit))
 
 
 def _shared(job: Job, stack: ExitStack) -> Quota | None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import batch
 from batch import exact
+from batch.again import compact_again, export_again
 from batch.answers import Schema, Unfit, values
 from batch.errors import JobError
 from batch.records import Answer, Prompt
-from batch.trip import compact_again, export_again
 from batch.verify import verify
 
 from .rules import Ruled

@@ -12,7 +12,7 @@ from . import say
 @click.option("--journal", metavar="PATH", help="The journal, when it is not OUTPUT.journal.")
 def command(output: str, journal: str | None) -> int:
     """Write OUTPUT again from its journal and its input: what is answered with its answer, the rest as `pending`."""
-    from ..trip import export_again
+    from ..again import export_again
     from .run import tell_summary
 
     summary = export_again(output, journal or "")

@@ -30,7 +30,7 @@ def command(output: str, journal: str | None, compact: bool) -> int:
         more = f" and {len(report.damage) - 5} more places" if len(report.damage) > 5 else ""
         say(f"{path}: saved {report.rows} rows; lost {places or 'its first line'}{more}; the old journal is {report.aside}")
     if compact:
-        from ..trip import compact_again
+        from ..again import compact_again
 
         smaller = compact_again(output, journal or "")
         say(f"{path}: dropped {smaller.dropped} bytes; {smaller.rows} rows remain")

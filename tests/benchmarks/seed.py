@@ -9,8 +9,9 @@ import json
 import sys
 import time
 
+from batch.alignment import ASKED
 from batch.records import Answer, Attempt, Outcome
-from batch.trip import ASKED, Trip
+from batch.trip import Trip
 
 BODY = {
     "object": "chat.completion",
