@@ -158,9 +158,8 @@ class Trip:
                 engine.put(prompt)
         engine.finish()
         if isinstance(self.stop.error, Interrupted) and not self.alignment.reading.whole:
-            with (
-                self._ending()
-            ):  # an exception in the middle of the pass has ended it; what is asked no more still has its place
+            # An exception in its middle ended the pass; rows that are not asked any more have a place, too.
+            with self._ending():
                 for _ in self.alignment.pending(self._has_time):
                     pass
         for _ in range(2):  # the second time for what an interrupt of the first one has left out there
@@ -242,9 +241,8 @@ class Trip:
         return engine
 
     def _ask(self, prompt: Prompt) -> None:
-        with (
-            self._ending()
-        ):  # above all MemoryError: a thread that just died would keep its permit, and the run would wait for it
+        # Above all MemoryError: a thread that just died would keep its permit, and the run would wait for it.
+        with self._ending():
             if not self._take_off(prompt):
                 return
             try:
