@@ -267,7 +267,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             wanted = "OPENAI_BASE_URL" if protocol == "openai" else "AILS_BASE_URL"
             raise JobError(f"no endpoint: give --endpoint URL, set {wanted}, or try --endpoint embedded")
         if url not in EMBEDDED and not _is_web(url):
-            raise JobError(f"endpoint {_bare(url)!r} is neither a URL (https://…) nor {' nor '.join(map(repr, EMBEDDED))}")
+            # What is no URL is not shown: whatever it is, it may hold a password.
+            shown = f"endpoint {url!r}" if re.fullmatch(r"[\w.-]{1,40}", url) else "the endpoint"
+            raise JobError(f"{shown} is neither a URL (https://host:port/path) nor {' nor '.join(map(repr, EMBEDDED))}")
         return msgspec.structs.replace(
             given,
             url=url,

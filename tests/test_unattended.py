@@ -195,7 +195,7 @@ def test_128_and_the_signal_after_a_drain(
     ended = run.end()
     assert ended.code == code
     assert is_one_useful_paragraph(ended.err)
-    assert f"stopped by signal {signum}" in ended.err
+    assert f"stopped by {signal.Signals(signum).name}" in ended.err
     kinds = [row["error_kind"] for row in output(tmp_path)]
     assert 0 < kinds.count("pending") < ROWS
     assert set(kinds) == {"", "pending"}

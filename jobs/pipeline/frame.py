@@ -24,7 +24,7 @@ with tempfile.TemporaryDirectory() as folder:
             output=str(answered),
             template="{{ text }} Answer with one word.",
             endpoint="embedded",
-            parameters={"max_tokens": 8},
+            parameters={"max_tokens": 8, "temperature": 0},
         )
     )
     if summary.exit_code:
