@@ -32,12 +32,15 @@ def read(stream: IO[bytes]) -> Any:
     """The next frame's value.
 
     Raises:
-        EOFError: The other end is gone.
+        EOFError: The other end is gone, perhaps in the middle of a frame.
     """
     head = stream.read(HEAD.size)
     if len(head) < HEAD.size:
         raise EOFError
-    body = stream.read(HEAD.unpack(head)[0])
+    (size,) = HEAD.unpack(head)
+    body = stream.read(size)
+    if len(body) < size:
+        raise EOFError
     return pickle.loads(body)  # noqa: S301 - from our own parent or child, by a pipe nobody else has
 
 

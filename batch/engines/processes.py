@@ -11,16 +11,16 @@ import itertools
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
 from tenacity import RetryCallState, Retrying
 
 from ..asking import Asked, Asking
-from ..errors import BatchError, CallError, Denied, Dropped, Transient
+from ..errors import BatchError, CallError, Denied, Dropped, Transient, TryLater
 from ..pace import Stopped, Turn
-from ..records import Outcome, Prompt, Reply
+from ..records import Failure, Outcome, Prompt, Reply
 from ..signature import Credentials
 from .child import frame, read
 
@@ -105,35 +105,43 @@ class Processes:
     def _send(self, one: Asked) -> None:
         try:
             turn = one.begin()
-        except CallError as error:
-            self._home(one, one.outcome(error))
-            return
-        except BatchError as error:
-            self._home(one, error)
+        except Exception as error:
+            self._home(one, _end(one, error))
             return
         # Equal contents go to the same child, so that no two of them carry the same timestamp.
         child = self._children[one.prompt.key[0] % len(self._children)]
-        child.send(next(self._numbers), one, turn)
+        if over := child.send(next(self._numbers), one, turn):
+            self._back(one, turn, over)
 
-    def _back(self, one: Asked, turn: Turn, result: Reply | CallError) -> None:
-        """A child is done with one attempt."""
+    def _back(self, one: Asked, turn: Turn, result: Reply | BatchError) -> None:
+        """An attempt is over: what the child made of it, or the run's end."""
+        try:
+            end = self._judged(one, turn, result)
+        except Exception as error:  # a row that never came home would be waited for
+            end = _end(one, error)
+        if end is not None:
+            self._home(one, end)
+
+    def _judged(self, one: Asked, turn: Turn, result: Reply | BatchError) -> End | None:
+        """What becomes of the prompt; None where it is sent once more."""
         if isinstance(result, Reply):
-            end = one.answered(turn, result)
-            if end is not None:
-                self._home(one, one.outcome(end))
-            else:
-                self._later(one, 0.0)
-            return
+            answered = one.answered(turn, result)
+            if answered is not None:
+                return one.outcome(answered)
+            self._later(one, 0.0)
+            return None
+        if not isinstance(result, CallError):
+            turn.cancel()
+            return result
         one.failed(turn, result)
-        if isinstance(result, Transient) and not one.used_up():
-            if self._stopping.is_set():
-                self._home(one, Stopped("the run is being stopped"))
-                return
-            state = RetryCallState(Retrying(), None, (), {})
-            state.attempt_number = len(one.attempts)
-            self._later(one, one.backoff(state))
-        else:
-            self._home(one, result if isinstance(result, Denied) else one.outcome(result))
+        if not isinstance(result, Transient) or one.used_up():
+            return _end(one, result)
+        if self._stopping.is_set():
+            return Stopped("the run is being stopped")
+        state = RetryCallState(Retrying(), None, (), {})
+        state.attempt_number = len(one.attempts)
+        self._later(one, one.backoff(state))
+        return None
 
     def _later(self, one: Asked, seconds: float) -> None:
         """Send it once more after a while, by a thread that may wait for its turn."""
@@ -152,111 +160,139 @@ class Processes:
         """Send what is due once more."""
         while True:
             with self._changed:
-                while not self._closed and (not self._due or self._due[0][0] > monotonic()) and not self._drop():
+                while not self._closed and not self._is_due():
                     self._changed.wait(min(0.5, self._due[0][0] - monotonic()) if self._due else None)
                 if self._closed:
                     return
                 _, _, one = heapq.heappop(self._due)
             self._send(one)
 
-    def _drop(self) -> bool:
-        """Whether what waits for another attempt should stop waiting: its turn will say that the run is over."""
-        return bool(self._due) and self._stopping.is_set()
+    def _is_due(self) -> bool:
+        """Whether a prompt waits that is to be sent now; once the run is stopping any is, for its turn will say so."""
+        return bool(self._due) and (self._stopping.is_set() or self._due[0][0] <= monotonic())
 
-    def _gone(self, child: Child) -> None:
-        """A child ended on its own: what it had in hand counts as dropped, and another one takes its place."""
-        if self._closed:
-            return
-        self._deaths += 1
-        if self._deaths >= DEATHS:
-            end = BatchError(f"{self._deaths} sending processes ended on their own; try --engine threads")
-            for one, turn in child.left():
-                turn.cancel()
-                self._home(one, end)
-            return
-        left = child.left()
-        child.start()
-        for one, turn in left:
-            self._back(one, turn, Dropped("the process that sent it ended"))
+    def _gone(self) -> BatchError | None:
+        """A child ended on its own: None where another one may take its place, else why the run must end."""
+        with self._changed:
+            self._deaths += 1
+            if self._deaths < DEATHS:
+                return None
+            return BatchError(f"{self._deaths} sending processes ended on their own; try --engine threads")
+
+
+def _end(one: Asked, error: Exception) -> End:
+    """What an exception makes of a prompt."""
+    if isinstance(error, CallError) and not isinstance(error, Denied):
+        return one.outcome(error)
+    if isinstance(error, BatchError):
+        return error
+    return one.outcome(Failure("internal", f"a bug: {type(error).__name__}: {error}"[:500]))
 
 
 class Child:
-    """One sending process.
+    """One sending process, and those that take its place.
 
     Args:
         about: The first frame: the server and its credentials.
-        back: Told the result of each attempt.
-        gone: Told when the process has ended.
+        back: Told the result of each attempt, or why there is none.
+        gone: Told when the process has ended on its own; None from it starts another.
     """
 
     def __init__(
-        self, about: bytes, back: Callable[[Asked, Turn, Reply | CallError], None], gone: Callable[[Child], None]
+        self,
+        about: bytes,
+        back: Callable[[Asked, Turn, Reply | BatchError], None],
+        gone: Callable[[], BatchError | None],
     ) -> None:
         self._about = about
         self._back = back
         self._gone = gone
-        self._writing = threading.Lock()
+        # Held while something is written and while one process follows another, so that each prompt is in the hands of a
+        # process that has been told whom to ask, or of one whose end is still to be seen to.
+        self._lock = threading.Lock()
         self._flying: dict[int, tuple[Asked, Turn]] = {}
-        self.start()
+        self._over = self._start()
+        self._listener = threading.Thread(target=self._listen, name="listen", daemon=True)
+        if self._over is None:
+            self._listener.start()
 
-    def start(self) -> None:
-        """Start the process, or another in its place."""
-        # A session of its own: Ctrl-C reaches the parent alone, which lets what is out come home.
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-m", f"{__package__}.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._write(self._about)
-        threading.Thread(target=self._listen, args=(self._process,), name="listen", daemon=True).start()
-
-    def send(self, number: int, one: Asked, turn: Turn) -> None:
-        """Hand over one attempt."""
-        self._flying[number] = (one, turn)
+    def send(self, number: int, one: Asked, turn: Turn) -> BatchError | None:
+        """Hand over one attempt; not None where there is no process any more, and why."""
         prompt = one.prompt
-        self._write(frame((number, prompt.body, prompt.content, one.idempotency_key)))
-
-    def left(self) -> list[tuple[Asked, Turn]]:
-        """What it had in hand, taken from it."""
-        left = list(self._flying.values())
-        self._flying.clear()
-        return left
+        task = frame((number, prompt.body, prompt.content, one.idempotency_key))
+        with self._lock:
+            if self._over is None:
+                self._flying[number] = (one, turn)
+                self._write(task)
+            return self._over
 
     def close(self) -> None:
-        """End it."""
-        with self._writing:
-            if self._process.stdin and not self._process.stdin.closed:
-                with contextlib.suppress(BrokenPipeError):
-                    self._process.stdin.close()
+        """End it, whatever it has in hand."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = Stopped("the run is being stopped")
+            self._end_input()
         try:
             self._process.wait(2.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
+        self._listener.join(2.0)
+
+    def _start(self) -> BatchError | None:
+        """Start a process; not None where the machine gives none."""
+        try:
+            # A session of its own: Ctrl-C reaches the parent alone, which lets what is out come home.
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-m", f"{__package__}.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return TryLater(f"a sending process cannot be started: {error.strerror}; try --engine threads")
+        self._write(self._about)
+        return None
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin
-        with self._writing:
-            try:
-                self._process.stdin.write(data)
-                self._process.stdin.flush()
-            except (BrokenPipeError, ValueError):
-                pass  # it has ended; the listener hears of that, too, and sees to what was in its hands
+        # Where it has ended, the listener hears of that, too, and sees to what was in its hands.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
 
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+    def _end_input(self) -> None:
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):  # from what it has not taken
+            self._process.stdin.close()
+
+    def _listen(self) -> None:
+        """Tell what comes back, from one process after the other."""
+        while True:
+            for number, result in self._results():
+                self._back(*self._flying.pop(number), result)
+            with self._lock:
+                if self._over:
+                    return  # closed: what it had in hand keeps its marks, for it may have been sent
+                self._end_input()
+                self._over = over = self._gone() or self._start()
+                left = list(self._flying.values())
+                self._flying.clear()
+            for one, turn in left:
+                self._back(one, turn, over or Dropped("the process that sent it ended"))
+            if over:
+                return
+
+    def _results(self) -> Iterator[tuple[int, Reply | CallError]]:
+        """What the process says, until it has ended."""
+        process = self._process
         assert process.stdout
-        try:
+        with process.stdout:
             while True:
-                for number, result in read(process.stdout):
-                    if (flight := self._flying.pop(number, None)) is not None:
-                        self._back(*flight, result)
-        except (EOFError, ValueError, OSError):
-            process.wait()
-            with contextlib.suppress(BrokenPipeError), self._writing:
-                process.stdout.close()
-                if process.stdin:
-                    process.stdin.close()
-            self._gone(self)
+                try:
+                    results = read(process.stdout)
+                except Exception:  # mostly EOFError; and one that cannot be understood is as good as gone
+                    break
+                yield from results
+        process.kill()  # does nothing to one that has ended
+        process.wait()
