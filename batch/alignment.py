@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -52,7 +53,13 @@ STDIN = "stdin"
 """The copy of standard input, beside the journal: what the next run without one, `export` and `repair` read."""
 
 
-def opened(job: Job, view: View, spool: Path | None = None, frame: Frame | None = None) -> formats.Source:
+def opened(
+    job: Job,
+    view: View,
+    spool: Path | None = None,
+    frame: Frame | None = None,
+    stopping: threading.Event | None = None,
+) -> formats.Source:
     """A job's input.
 
     Args:
@@ -60,6 +67,7 @@ def opened(job: Job, view: View, spool: Path | None = None, frame: Frame | None 
         view: Says which columns it must not have.
         spool: Where to keep a copy of standard input; None for an unnamed temporary file.
         frame: The input, where it is no file.
+        stopping: Ends the wait for an idle pipe.
 
     Raises:
         JobError: It cannot be opened, or has a column of the output.
@@ -74,6 +82,7 @@ def opened(job: Job, view: View, spool: Path | None = None, frame: Frame | None 
         encoding=job.encoding,
         spool=spool,
         reserved=reserved,
+        stopping=stopping,
     )
 
 
@@ -88,6 +97,7 @@ class Alignment:
         tally: Counts rows that need no asking.
         stack: Closes the input.
         frame: Where rows come from and go to, where that is no file.
+        stopping: Ends the wait for an idle pipe.
     """
 
     def __init__(
@@ -98,6 +108,7 @@ class Alignment:
         tally: Tally,
         stack: ExitStack,
         frame: Frame | None = None,
+        stopping: threading.Event | None = None,
     ) -> None:
         self._job = job
         self._frame = frame
@@ -106,7 +117,7 @@ class Alignment:
         wire = WIRES[asked["protocol"]]
         self.schema = schema_of(asked["schema"], job)
         self.view = view_of(job, wire, self.schema)
-        self.source = stack.enter_context(opened(job, self.view, journal.folder / STDIN, frame))
+        self.source = stack.enter_context(opened(job, self.view, journal.folder / STDIN, frame, stopping))
         self.spool = Spool(journal.folder)
         self.selection = Selection(job, self.source, prompts_of(job, asked))
         self.reading = Reading(job, self.selection, journal, self.spool, tally, wire, self.schema)

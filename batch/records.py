@@ -1,11 +1,14 @@
-"""What travels along the street: frozen, picklable, no I/O."""
+"""What travels along the street: frozen, picklable, no I/O.
+
+What is made once a row, by the million, is a named tuple: a frozen dataclass takes three times as long to make.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal["input", "refused", "transient", "bad_body", "bad_answer", "too_large", "internal", "pending"]
 """The values of the column `error_kind`; the contract names them."""
@@ -77,8 +80,7 @@ class Hints:
     reset_tokens: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the server answered.
 
     Attributes:
@@ -122,8 +124,7 @@ class Reply:
     hints: Hints = field(default_factory=Hints)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One request that was sent for a row.
 
     Attributes:
@@ -165,8 +166,7 @@ class Outcome:
         return self.result if isinstance(self.result, Answer) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One input row as the person wrote it.
 
     Attributes:

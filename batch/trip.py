@@ -66,9 +66,10 @@ def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None, frame
     Raises:
         BatchError: It could not begin: settings, input, output, journal or lock.
     """
+    stop = stop or Stop()
     with Telling(job) as telling:
         with ExitStack() as stack:
-            trip = Trip(job, stop or Stop(), watch or (lambda snapshot: None), telling, stack, frame)
+            trip = _opened(job, stop, watch or (lambda snapshot: None), telling, stack, frame)
             if not trip.is_done_already():
                 trip.ask_what_is_missing()
                 trip.write_the_output()
@@ -76,6 +77,14 @@ def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None, frame
         if job.journal_path is None and (trip.is_whole or not len(trip.journal)):
             shutil.rmtree(Path(summary.journal).parent, ignore_errors=True)
         return telling.ended(summary)
+
+
+def _opened(job: Job, stop: Stop, watch: Watch, telling: Telling, stack: ExitStack, frame: Frame | None) -> Trip:
+    """Open everything; a signal that ends the wait for standard input's first byte is the reason, not the wait."""
+    try:
+        return Trip(job, stop, watch, telling, stack, frame)
+    except formats.Stopped as error:
+        raise stop.error or error from None
 
 
 class Trip:
@@ -108,7 +117,7 @@ class Trip:
             "model": connection.model,
         }
         self.tally = Tally(job.price)
-        self.alignment = Alignment(job, self.asked, self.journal, self.tally, stack, frame)
+        self.alignment = Alignment(job, self.asked, self.journal, self.tally, stack, frame, stop.event)
         self.pace = Pace(
             rpm=job.rpm,
             tpm=job.tpm,
@@ -157,8 +166,9 @@ class Trip:
             for prompt in self.alignment.pending(self._has_time):
                 engine.put(prompt)
         engine.finish()
-        if isinstance(self.stop.error, Interrupted) and not self.alignment.reading.whole:
+        if isinstance(self.stop.error, Interrupted) and not self.alignment.reading.whole and self.job.input != "-":
             # An exception in its middle ended the pass; rows that are not asked any more have a place, too.
+            self.tally.cached = 0
             with self._ending():
                 for _ in self.alignment.pending(self._has_time):
                     pass
@@ -167,8 +177,9 @@ class Trip:
                 self._drain(engine)
         with self._ending():
             self.judge.close()
-            if self.journal.failed is None:
-                self.journal.flush()
+            if self.journal.failed is not None:  # perhaps after the pulse's last look
+                raise self.journal.failed
+            self.journal.flush()
         self.home.set()
         pulse.join()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -287,3 +289,18 @@ def test_help_of_every_command_is_shown(cli: Command) -> None:
 def test_the_module_is_the_command(cli: Command) -> None:
     assert cli("--version").out.startswith("ails-batch ")
     assert Path(sys.executable).with_name("ails-batch").exists()
+
+
+def test_a_signal_ends_the_wait_for_an_idle_standard_input(echo: Embedded, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "batch", "run", "-", "-o", "out.jsonl", "--input-format", "jsonl"]
+    environment = {"PATH": os.environ["PATH"], **known(echo)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        while not (tmp_path / "out.jsonl.journal").exists():
+            assert run.poll() is None
+            time.sleep(0.02)
+        run.terminate()
+        assert run.wait(30) == 143
+        assert run.stdin and run.stderr
+        assert run.stderr.read() == b"ails-batch: stopped by SIGTERM\n"

@@ -60,7 +60,7 @@ def read_answer(body: bytes, status: int = 200, *, strictly: bool = True) -> Ans
         finish_reason,
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
-        body.replace(b"\r", b" ").replace(b"\n", b" "),
+        body.replace(b"\r", b" ").replace(b"\n", b" ") if strictly else body,
         status,
     )
 
