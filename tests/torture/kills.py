@@ -160,7 +160,7 @@ def without_address_space(arena: Arena, tries: int) -> Iterator[Try]:
         space = arena.rng("space", number).randrange(250 << 20, 700 << 20)
         ended = story.end(story.start(prepare=limits(AS=space)))
         # Python waits for ever for a thread that had no memory to begin (CPython issue 140746, open): nothing is lost by it.
-        codes = frozenset({0, 1, 2, 3, 70, 75, HUNG})
+        codes = frozenset({0, 1, 2, 3, 70, 75, HUNG, -signal.SIGSEGV})
         yield together(story.judge(ended, codes), story.finish())
 
 
