@@ -20,7 +20,18 @@ __all__ = ["SHA256", "SignatureError", "Utils", "create_completion", "format_tim
 
 
 class Utils:
-    """The protocol's two computations."""
+    """The protocol's two computations.
+
+    Example:
+        >>> import os
+        >>> from batch.ails import Utils
+        >>> os.environ["AILS_SECRET"] = "local-development-secret"
+        >>> t = Utils.format_timestamp(1700000000000)
+        >>> t
+        '1700000000001'
+        >>> Utils.hash({"t": t, "m": "Hello, world!"})
+        '660e33b78e80df3450e01b9112dac3c2f0aec12d406156a393594d1119ab8528'
+    """
 
     @staticmethod
     def hash(json_data: dict[str, str]) -> SHA256:
@@ -69,6 +80,19 @@ def _create_completion(
         JobError: A setting is missing, or the address is none that may be asked.
         RowError: The messages or a parameter cannot be sent.
         CallError: The request brought no answer; nothing is tried again.
+
+    Example:
+        >>> import batch
+        >>> from batch.gateway.embedded import Embedded
+        >>> with Embedded("echo") as gateway:
+        ...     batch.create_completion(
+        ...         model="echo-1",
+        ...         messages=[{"role": "user", "content": "Hello, world!"}],
+        ...         base_url=gateway.url,
+        ...         api_key=gateway.credentials.api_key,
+        ...         secret=gateway.credentials.secret,
+        ...     )
+        'Hello, world!'
     """
     client = _client(_needed("AILS_BASE_URL", base_url), _needed("AILS_API_KEY", api_key), _needed("AILS_SECRET", secret))
     body, content = WIRES["ails"].request(model, messages, {"temperature": temperature, **kwargs}, stream=stream)

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
 
 class BatchError(Exception):
-    """Anything this project raises on purpose. Its text is one line for the person who reads it: place, finding, remedy."""
+    """Anything this project raises on purpose. Its text is one line for the person who reads it: place, finding, remedy.
+
+    Example:
+        >>> import batch
+        >>> try:
+        ...     job = batch.load("nowhere.toml")
+        ... except batch.BatchError as error:
+        ...     print(f"{error} (exit code {error.exit_status})")
+        nowhere.toml: no such job file (exit code 2)
+    """
 
     exit_code: ClassVar[int] = 70
 

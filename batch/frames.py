@@ -51,6 +51,15 @@ def run_frame(
     Raises:
         BatchError: The run could not begin or go on; what was answered is in the journal.
         KeyboardInterrupt: Ctrl-C, after what was in flight has come home; the same.
+
+    Example:
+        >>> import batch, pandas
+        >>> words = pandas.DataFrame({"id": ["007", "008"], "word": ["cat", "dog"]})
+        >>> french = batch.run_frame(words, template="Translate to French: {{ word }}", endpoint="embedded:echo")
+        >>> print(french[["id", "response"]])
+            id                  response
+        0  007  Translate to French: cat
+        1  008  Translate to French: dog
     """
     stop = stop or Stop()
     frame = Frame(df)

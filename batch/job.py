@@ -59,6 +59,12 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         api_key_file, secret_file: Files of mode 0600 to read them from instead.
         client_version: Sent as `client-v`.
         allow_http: Whether plain `http` may go to other machines.
+
+    Example:
+        >>> import batch
+        >>> house = batch.Endpoint(url="https://llm.example.com/", api_key_env="HOUSE_KEY", secret_env="HOUSE_SECRET")
+        >>> house.identity
+        'https://llm.example.com'
     """
 
     url: str = ""
@@ -102,7 +108,12 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """US dollars a million tokens."""
+    """US dollars a million tokens.
+
+    Example:
+        >>> import batch
+        >>> job = batch.Job(price=batch.Price(prompt=0.15, completion=0.6), max_cost=5)
+    """
 
     prompt: Annotated[float, Meta(ge=0)]
     completion: Annotated[float, Meta(ge=0)]
@@ -134,6 +145,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         check_first: Whether to read everything once before anything is sent.
         quota: A name or path; all jobs of this machine that say the same one share its rate.
         log_file, metrics_file, ping: Whom to tell how it goes: JSON lines, a file for node exporter, a healthchecks URL.
+
+    Raises:
+        JobError: Fields contradict each other, or need one that is not set.
+
+    Example:
+        >>> import batch
+        >>> job = batch.Job(input="prompts.csv", output="answers.csv", rpm=600, deadline="6h")
+        >>> job.deadline
+        21600.0
+        >>> batch.Job(quota="house")
+        Traceback (most recent call last):
+        batch.errors.JobError: quota shares a rate among jobs: say how much with rpm or tpm
     """
 
     input: str | list[str] = ""
@@ -391,6 +414,13 @@ def load(path: str | Path, **overrides: Any) -> Job:
 
     Raises:
         JobError: The file cannot be read, is no TOML, or holds a key or value that does not fit.
+
+    Example:
+        >>> import batch, pathlib
+        >>> _ = pathlib.Path("nightly.toml").write_text('input = "inbox.csv"')
+        >>> job = batch.load("nightly.toml", output="answered.csv")
+        >>> job.input, job.output
+        ('inbox.csv', 'answered.csv')
     """
     path = Path(path)
     try:

@@ -48,6 +48,14 @@ class SignatureError(BatchError):
     Args:
         reason: `shape` (a field is missing or malformed), `clock` (`t` outside the window), `date` (`d` is no date that `t` has
             anywhere), `mac` (the digest is another).
+
+    Example:
+        >>> from batch.signature import SignatureError, verify
+        >>> try:
+        ...     verify({"t": "1700000000001"}, "Hello, world!", ["local-development-secret"], 1700000000000)
+        ... except SignatureError as error:
+        ...     print(error.reason)
+        shape
     """
 
     def __init__(self, reason: Reason) -> None:
@@ -65,6 +73,11 @@ class Credentials:
 
     Raises:
         JobError: The key cannot be a header's value. The text does not show it.
+
+    Example:
+        >>> from batch.signature import Credentials
+        >>> Credentials(api_key="key-of-mine", secret="local-development-secret")
+        Credentials()
     """
 
     api_key: str = field(repr=False)
@@ -88,6 +101,11 @@ def format_timestamp(milliseconds: int) -> str:
 
     Args:
         milliseconds: Since the epoch.
+
+    Example:
+        >>> from batch.signature import format_timestamp
+        >>> format_timestamp(1700000000008)
+        '1700000000009'
     """
     return str(milliseconds | 1)
 
@@ -97,6 +115,11 @@ def content_of(content: object) -> str:
 
     Raises:
         ValueError: It is neither.
+
+    Example:
+        >>> from batch.signature import content_of
+        >>> content_of([{"type": "text", "text": "Hello, "}, {"type": "text", "text": "world!"}])
+        'Hello, world!'
     """
     if isinstance(content, str):
         return content
@@ -113,6 +136,11 @@ def sign(t: str, content: str, secret: str) -> SHA256:
 
     Raises:
         RowError: The content holds half a surrogate pair, which UTF-8 cannot carry.
+
+    Example:
+        >>> from batch.signature import sign
+        >>> sign("1700000000001", "Hello, world!", "local-development-secret")
+        '660e33b78e80df3450e01b9112dac3c2f0aec12d406156a393594d1119ab8528'
     """
     try:
         return SHA256(hashlib.sha256(f"{t}:{content}:{secret}:{len(content)}".encode()).hexdigest())
@@ -122,7 +150,22 @@ def sign(t: str, content: str, secret: str) -> SHA256:
 
 
 def bind(secret: str, method: str, path: str, query: str, t: str, client_id: str, body: bytes) -> str:
-    """The value of `x-batch-signature`: `v1=` and the hex HMAC-SHA256 over everything that is sent, joined by newlines."""
+    """The value of `x-batch-signature`: `v1=` and the hex HMAC-SHA256 over everything that is sent, joined by newlines.
+
+    Args:
+        secret: What signs.
+        method: Of the request.
+        path: Of its target.
+        query: Of its target, without the question mark.
+        t: The timestamp of the body.
+        client_id: The header of that name.
+        body: As it is sent.
+
+    Example:
+        >>> from batch.signature import bind
+        >>> bind("local-development-secret", "POST", "/v1/chat/completions", "full=false", "1700000000001", "an-id", b"{}")
+        'v1=2a1fbda98268cddeaaf3c8bf1f1ba5a06f31d47c89ac8868bb1f3ee73cec584d'
+    """
     parts = (method, path, query, t, client_id, hashlib.sha256(body).hexdigest())
     return "v1=" + hmac.digest(secret.encode(), "\n".join(parts).encode(), "sha256").hex()
 
@@ -132,6 +175,11 @@ def verify_bound(header: str, secret: str, method: str, path: str, query: str, t
 
     Raises:
         SignatureError: `shape` when it is no `v1=` and 64 hex digits, `mac` when it belongs to another request.
+
+    Example:
+        >>> from batch.signature import bind, verify_bound
+        >>> sent = ("secret", "POST", "/v1/chat/completions", "full=false", "1700000000001", "an-id", b"{}")
+        >>> verify_bound(bind(*sent), *sent)
     """
     if not _BOUND.fullmatch(header):
         raise SignatureError("shape")
@@ -157,6 +205,13 @@ def verify(fields: Mapping[str, Any], content: str, secrets: Sequence[str], now_
 
     Raises:
         SignatureError: Its `reason` says which check failed.
+
+    Example:
+        >>> from batch.signature import sign, verify
+        >>> t = "1700000000001"
+        >>> fields = {"d": "2023-11-14", "t": t, "s": sign(t, "Hello, world!", "the new one")}
+        >>> verify(fields, "Hello, world!", ["the old one", "the new one"], now_ms=1700000000500)
+        'the new one'
     """
     d, t, s = fields.get("d"), fields.get("t"), fields.get("s")
     # Patterns first: `int` takes ' 17\n' and '1_7', `compare_digest` raises TypeError on non-ASCII text.
@@ -199,6 +254,13 @@ class Stamps:
     Attributes:
         skew_ms: Added to every reading; learned from the server's `Date` when the machine's clock is off.
         waited: Seconds spent waiting because equal contents came faster than `t` can tell them apart.
+
+    Example:
+        >>> from batch.signature import Stamps
+        >>> stamps = Stamps()
+        >>> first, second = stamps.next("Hello"), stamps.next("Hello")
+        >>> int(first.t) % 2, int(second.t) > int(first.t)
+        (1, True)
     """
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
@@ -256,6 +318,22 @@ class Signature(AuthBase):
     Args:
         credentials: Their secret signs.
         stamps: Where `t` comes from; one for all requests of a process to a server.
+
+    Example:
+        >>> import json, requests
+        >>> from batch.gateway.embedded import Embedded
+        >>> from batch.signature import Signature
+        >>> body = json.dumps({"model": "echo-1", "messages": [{"role": "user", "content": "Hello, world!"}]})
+        >>> with Embedded("echo") as gateway:
+        ...     answer = requests.post(
+        ...         f"{gateway.url}/v1/chat/completions?full=false",
+        ...         data=body,
+        ...         headers={"authorization": f"Bearer {gateway.credentials.api_key}", "content-type": "application/json"},
+        ...         auth=Signature(gateway.credentials),
+        ...         timeout=60,
+        ...     )
+        >>> answer.json()["choices"][0]["message"]["content"]
+        'Hello, world!'
     """
 
     def __init__(self, credentials: Credentials, stamps: Stamps | None = None) -> None:

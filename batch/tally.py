@@ -29,6 +29,17 @@ class Summary:
         first_failure: What the first of them says.
         doubtful: The rows possibly charged twice, counted from 1, as they stood when that run was killed.
         error: Why the run ended before its end, or "".
+
+    Example:
+        >>> import batch, pathlib
+        >>> _ = pathlib.Path("prompts.jsonl").write_text('{"prompt": ""}')
+        >>> summary = batch.run(batch.Job(input="prompts.jsonl", output="answers.jsonl", endpoint="embedded:echo"))
+        >>> summary.rows, summary.ok, summary.failed, summary.exit_code
+        (1, 0, 1, 1)
+        >>> summary.kinds
+        {'input': 1}
+        >>> print(summary.first_failure)
+        prompts.jsonl, line 1: the prompt is empty
     """
 
     rows: int = 0
