@@ -100,6 +100,8 @@ class Schema:
             return [f"{_place(error.instance_path)}: {_short(error.message)}" for error in found]
         except UnicodeEncodeError:
             return ["$: half a surrogate pair in a text"]
+        except (ValueError, RecursionError):
+            return ["$: nested too deeply"]
 
     def key(self, key: bytes) -> bytes:
         """What a row is known by that has an answer from before, which does not fit this schema, and is asked anew for it."""
@@ -190,7 +192,7 @@ def values(text: str) -> Iterator[Any]:
 
 def _embedded(text: str) -> Iterator[Any]:
     """Objects and lists that stand anywhere in a text."""
-    decoder = json.JSONDecoder(parse_float=exact.Number, parse_constant=_refuse)
+    decoder = json.JSONDecoder(parse_float=exact.Number, parse_int=exact.integer, parse_constant=_refuse)
     at, effort = 0, EFFORT * len(text) + 4096
     while effort > 0 and (opening := OPENINGS.search(text, at)):
         start = opening.start()

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any, NoReturn
 
 import msgspec
@@ -14,8 +16,12 @@ MAX_DEPTH = 200
 """How deeply a server's body may nest; the deepest honest chat completion stays under 20."""
 
 
+MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
+"""The one integer that Python's `int` cannot hold as it was written."""
+
+
 class Number(float):
-    """A JSON number with a point or an exponent: computes as a float, prints as it was written."""
+    """A JSON number with a point or an exponent, or `-0`: computes as a float, prints as it was written."""
 
     __slots__ = ("literal",)
     literal: str
@@ -39,6 +45,11 @@ class Number(float):
         return Number, (self.literal,)
 
 
+def integer(literal: str) -> Number | int:
+    """An integer as it was written, which `int` cannot hold of `-0`."""
+    return Number(literal) if literal == "-0" else int(literal)
+
+
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
@@ -54,7 +65,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def loads(line: bytes) -> Any:
-    """One JSON value, numbers as `Number` where they have a point or an exponent.
+    """One JSON value, numbers as `Number` where they have a point or an exponent, or are `-0`.
 
     Args:
         line: UTF-8 bytes.
@@ -63,11 +74,12 @@ def loads(line: bytes) -> Any:
         ValueError: It is not JSON; the text says why in a few words.
     """
     try:
-        return _fast.decode(line)
+        if b"-0" not in line or not MINUS_ZERO.search(line):
+            return _fast.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # lone surrogates are JSON but not msgspec's; the standard library knows them, and names the column
     try:
-        return json.loads(line.decode("utf-8"), parse_float=Number, parse_constant=_refuse)
+        return json.loads(line.decode("utf-8"), parse_float=Number, parse_int=integer, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg.removesuffix(' at')} at character {error.pos + 1}") from None
     except UnicodeDecodeError as error:
@@ -138,6 +150,19 @@ def dumps(value: Any) -> bytes:
     except TypeError as error:
         raise ValueError(str(error)) from None
     try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+        return _written(value).encode("ascii")
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def _written(value: Any) -> str:
+    """What `json.dumps` writes, but for the numbers."""
+    if isinstance(value, Number):
+        return value.literal
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(str(name))}:{_written(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_written, value)) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "null"
+    return json.dumps(value)

@@ -162,7 +162,8 @@ def from_bedrock(line: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
     losses.members(dict(line), {"recordId", "modelInput"}, "the line")
     given = dict(_object(line.get("modelInput"), "'modelInput'"))
     if "anthropic_version" in given:
-        del given["anthropic_version"]
+        if given.pop("anthropic_version") != VERSION:
+            losses.add("the 'anthropic_version' of requests")
         return {"custom_id": line.get("recordId"), "body": _from_params(given, losses)}
     _messages(given)
     return {"custom_id": line.get("recordId"), "body": given}
