@@ -48,6 +48,9 @@ class _Lines:
         for text in self._characters:
             self.torn = isinstance(text, Torn)
             # A CR at the very end may be the first half of CRLF.
+            if rest and rest[-1].endswith("\r"):
+                length -= len(rest[-1])
+                text = rest.pop() + text
             cut = max(text.rfind("\n"), text.rfind("\r", 0, len(text) - 1)) + 1
             if cut:
                 yield self._keep("".join([*rest, text[:cut]]))
