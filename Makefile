@@ -58,6 +58,11 @@ bench-quick: .venv/.installed ## the same with few rows, to see that it works
 torture: .venv/.installed ## kill, fill and cut in earnest (twenty minutes), into docs/reliability.md
 	@$(BIN)/python -m tests.torture
 
+fuzz: ## look for inputs that break the readers or the answer parser, in .venv-fuzz (an hour)
+	@test -x .venv-fuzz/bin/python || { $(PYTHON) -m venv .venv-fuzz && \
+		.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check 'atheris==3.0.*' -e '.[zstd,schema]'; }
+	@.venv-fuzz/bin/python -m tests.fuzzing --seconds 400
+
 lock: ## renew requirements/*.txt from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q pyproject.toml --group dev --extra local --extra parquet --extra zstd --extra schema --extra keyring \
@@ -66,6 +71,6 @@ lock: ## renew requirements/*.txt from pyproject.toml
 		-o requirements/model.txt
 
 clean: ## remove .venv and caches
-	rm -rf .venv .venv-airflow .venv-prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-airflow .venv-fuzz .venv-prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run test lint type format bench bench-quick torture lock clean airflow prefect docs
+.PHONY: help setup run test lint type format bench bench-quick torture fuzz lock clean airflow prefect docs
