@@ -30,6 +30,10 @@ docs: .venv/.installed ## renew the table of fields and the schema of job files 
 	@$(BIN)/ails-batch job fields | sed -i -e '/<!-- ails-batch job fields/,/<!-- end/{//!d}' \
 		-e '/<!-- ails-batch job fields/r /dev/stdin' docs/jobs.md
 
+site: .venv/.installed ## the pages of docs/ and the Python API as a site, in build/site
+	@$(BIN)/sphinx-build -q -E -W -n --keep-going -d build/doctrees docs build/site
+	@echo build/site/index.html
+
 airflow: .venv/.installed ## run jobs/airflow with a real Airflow, in .venv-airflow (260 MB, some minutes)
 	@test -x .venv-airflow/bin/airflow || { $(PYTHON) -m venv .venv-airflow && \
 		.venv-airflow/bin/python -m pip install --quiet --disable-pip-version-check 'apache-airflow==3.3.*'; }
@@ -73,4 +77,4 @@ lock: ## renew requirements/*.txt from pyproject.toml
 clean: ## remove .venv and caches
 	rm -rf .venv .venv-airflow .venv-fuzz .venv-prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run test lint type format bench bench-quick torture fuzz lock clean airflow prefect docs
+.PHONY: help setup run test lint type format bench bench-quick torture fuzz lock clean airflow prefect docs site
