@@ -9,15 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from . import formats
+from . import __version__, formats
 from .answers import Schema
 from .errors import StorageError
 from .export import RAW, RAW_INPUT, View, Written, export
-from .formats import Sink
+from .formats import Sink, Source
 from .formats.frame import Frame
 from .job import Job, digest
 from .journal import Journal
-from .reading import AGAIN, Reading, Selection, prompts_of
+from .reading import AGAIN, Kept, Reading, Selection, prompts_of
 from .records import Prompt
 from .spool import Spool
 from .tally import Tally
@@ -122,10 +122,12 @@ class Alignment:
         self.selection = Selection(job, self.source, prompts_of(job, asked))
         self.reading = Reading(job, self.selection, journal, self.spool, tally, wire, self.schema)
         self._there = _state(job.output)
+        self._written = Written()
+        self._goes_on = False
         # The journal's id, too: after --fresh, or once it was moved away, nothing is done that another journal knew.
         self._asked = digest([journal.id.hex(), job.asked(), asked, self.source.format, job.bad_rows])
         shape = ("output", "output_format", "prefix", "keep_raw", "explode", "csv_guard", "errors")
-        self._shape = digest([getattr(job, name) for name in shape])
+        self._shape = digest([__version__, *(getattr(job, name) for name in shape)])
 
     def look_through(self, going_on: Callable[[], bool]) -> None:
         """Read everything once before anything is sent.
@@ -156,10 +158,29 @@ class Alignment:
             return None
         if about["output"] != _state(self._job.output) or about.get("errors") != _state(self._job.errors):
             return None
-        if about["size"] != self.source.size or about["sha256"] != self.source.digest():
+        if about["size"] != self.source.size:
+            self._go_on(about, written)
+            return None
+        if about["sha256"] != self.source.digest():
             return None
         self._tally.cached = written.ok
         return written
+
+    def _go_on(self, about: dict[str, Any], written: Written) -> None:
+        """Where rows were only appended to the input, leave alone those that an earlier run has read, asked and written."""
+        if not about["end"] or self.reading.doubtful:
+            return
+        end = formats.End(**about["end"])
+        if end.size >= (self.source.size or 0) or not all(formats.grows(*file) for file in self._files()):
+            return
+        if self.selection.go_on(end, Kept(**about["kept"])):
+            self._written = written
+
+    def _files(self) -> Iterator[tuple[str, Source, str | None]]:
+        """The files that are written: path, input, and the format that was named or None."""
+        yield self._job.output, self.source, self._job.output_format or None
+        if self._job.errors:
+            yield self._job.errors, self.source, self._errors_format()
 
     def write(self, going_on: Callable[[], bool] = lambda: True) -> Written:
         """Write the output, once the reading pass is whole.
@@ -177,18 +198,26 @@ class Alignment:
             raise StorageError(
                 f"{job.output} was replaced while the run went on; move it away, then: ails-batch export {job.output}"
             )
+        selection = self.selection
+        if selection.unreadable and not selection.kept.unreadable:
+            selection.start_over()  # the output has no column yet for what could not be read
+        self._goes_on = bool(selection.kept.rows)
         sink = self._sink()
         try:
             errors = self._errors() if job.errors else None
         except BaseException:
             sink.abort()
             raise
-        written = export(self.source, self.spool, self._journal, sink, self.view, errors, going_on)
+        before = self._written if self._goes_on else None
+        written = export(self.source, self.spool, self._journal, sink, self.view, errors, going_on, before)
+        end = self.source.end()
         about = {
             "asked": self._asked,
             "shape": self._shape,
             "size": self.source.size,
             "sha256": self.source.sha256,
+            "end": end and asdict(end),
+            "kept": asdict(Kept(written.rows, written.ok, selection.count, selection.bad, selection.unreadable)),
             "left": written.pending + sum(written.kinds.get(kind, 0) for kind in AGAIN),
             "written": asdict(written),
             "output": _state(job.output),
@@ -204,13 +233,18 @@ class Alignment:
         names = {self.view.prefix + name: kind for name, kind in columns.items()}
         file = None
         if job.output or not self._frame:
-            file = formats.sink(job.output, self.source, names, format=job.output_format or None, guard=job.csv_guard)
+            form = job.output_format or None
+            file = formats.sink(job.output, self.source, names, format=form, guard=job.csv_guard, go_on=self._goes_on)
         return self._frame.sink(names, file) if self._frame else cast(Sink, file)
 
     def _errors(self) -> Sink:
-        """Where failed rows go: a file that repeats the input, in its format unless the name tells another."""
+        """Where failed rows go: a file that repeats the input."""
+        return formats.sink(self._job.errors, self.source, format=self._errors_format(), go_on=self._goes_on)
+
+    def _errors_format(self) -> str:
+        """That of the input, unless the name tells another."""
         own = "jsonl" if self.source.format == "openai-batch" else self.source.format
-        return formats.sink(self._job.errors, self.source, format=formats.format_of(self._job.errors) or own)
+        return formats.format_of(self._job.errors) or own
 
 
 def _state(output: str) -> list[int] | None:

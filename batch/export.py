@@ -158,6 +158,7 @@ def export(
     view: View,
     errors: Sink | None = None,
     going_on: Callable[[], bool] = lambda: True,
+    written: Written | None = None,
 ) -> Written:
     """Write the output: one row for every selected row of the input, in its order.
 
@@ -169,6 +170,7 @@ def export(
         view: How answers are shown.
         errors: Where failed rows go once more, as they stand in the input; committed here, too.
         going_on: Asked before every chunk; once it says no, the old output stays.
+        written: What the sinks hold already, for the rows behind which the source's passes begin.
 
     Raises:
         TryLater: There was no time for it.
@@ -176,11 +178,11 @@ def export(
         StorageError: The output cannot be written; the old one stays.
         BatchError: Not one row out for every row in (a bug).
     """
-    written, prefix = Written(), view.prefix
+    written, prefix = written or Written(), view.prefix
     nothing = dict.fromkeys(view.schema.columns) if view.explode and view.schema else {}
-    problems = spool.problems()
+    problems = spool.problems(written.rows)
     trouble = next(problems, None)
-    records = _Records(spool)
+    records = _Records(spool.blocks(written.rows))
     try:
         for chunk in source.chunks():
             if not going_on():
@@ -228,8 +230,8 @@ def export(
 class _Records:
     """The spool's records, taken off in input order."""
 
-    def __init__(self, spool: Spool) -> None:
-        self._blocks: Iterator[np.ndarray[Any, Any]] = spool.blocks()
+    def __init__(self, blocks: Iterator[np.ndarray[Any, Any]]) -> None:
+        self._blocks = blocks
         self._rest: np.ndarray[Any, Any] | None = next(self._blocks, None)
 
     def below(self, number: int) -> np.ndarray[Any, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
 
 from .answers import Schema, fits, response_format
 from .errors import InputError, JobError, RowError
 from .exact import dumps
-from .formats import Chunk, Source
+from .formats import Chunk, End, Source
 from .job import Job
 from .journal import Journal
 from .prompts import Condition, Prompts, Request
@@ -27,6 +28,28 @@ FINAL = frozenset({"refused", "bad_answer", "too_large"})
 
 Asked = tuple[Row, Request | RowError]
 """A row, and what is sent for it or why nothing can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Rows at the beginning of an input that an earlier run has brought to their end, and that need not be read again.
+
+    Attributes:
+        rows: How many rows of the output they are.
+        ok: How many of these have an answer; the others have failed.
+        count: How many rows of the input were selected for them.
+        bad: How many of those cannot be asked.
+        unreadable: How many of these are no rows at all.
+    """
+
+    rows: int = 0
+    ok: int = 0
+    count: int = 0
+    bad: int = 0
+    unreadable: int = 0
+
+
+NOTHING = Kept()
 
 
 def prompts_of(job: Job, asked: Mapping[str, str]) -> Prompts:
@@ -66,6 +89,7 @@ class Selection:
         bad: How many of them cannot be asked.
         unreadable: How many of these were no rows at all.
         whole: Whether the pass has seen the whole input.
+        kept: The rows behind which passes begin.
     """
 
     def __init__(self, job: Job, source: Source, prompts: Prompts) -> None:
@@ -75,9 +99,26 @@ class Selection:
         self._wanted = Condition(job.where) if job.where else None
         self.count = self.bad = self.unreadable = 0
         self.whole = False
+        self.kept = NOTHING
+
+    def go_on(self, end: End, kept: Kept) -> bool:
+        """Let passes begin where the input ended when these rows were its last, if it is the same up to there.
+
+        Returns:
+            Whether it is, and rows that are appended change nothing about which ones are selected before them.
+        """
+        if self._job.sample or self._job.limit or not self._source.go_on(end):
+            return False
+        self.kept = kept
+        return True
+
+    def start_over(self) -> None:
+        """Let passes begin with the first row again."""
+        self._source.from_the_beginning()
+        self.kept = NOTHING
 
     def chunks(self, going_on: Callable[[], bool] = lambda: True) -> Iterator[list[Asked]]:
-        """The rows from the beginning, some at a time, each as often as it is to be asked.
+        """The rows, some at a time, each as often as it is to be asked.
 
         Args:
             going_on: Asked before every chunk; once it says no, the pass ends where it is and is not whole.
@@ -86,7 +127,7 @@ class Selection:
             InputError: The input is no table, or no row has the column that is asked for.
             JobError: More rows than `bad_rows` cannot be asked.
         """
-        self.count = self.bad = self.unreadable = 0
+        self.count, self.bad, self.unreadable = self.kept.count, self.kept.bad, self.kept.unreadable
         self.whole = False
         limit = self._job.limit
         sampled = self._sample(self._job.sample) if self._job.sample else None
@@ -165,6 +206,7 @@ class Reading:
         schema: What answers must fit.
 
     Attributes:
+        doubtful: Whether answers that the journal has may not fit the schema.
         replaced: The ids, one after the other, of answers that fit no more: another one stands or is asked for in their place.
     """
 
@@ -182,7 +224,7 @@ class Reading:
         self._wire = wire
         self._schema = schema
         # What was answered while the schema was the same fits it.
-        self._doubtful = schema is not None and any(run["run"].get("schema", "") != schema.text for run in journal.runs)
+        self.doubtful = schema is not None and any(run["run"].get("schema", "") != schema.text for run in journal.runs)
         self._journal = journal
         self._spool = spool
         self._tally = tally
@@ -209,8 +251,13 @@ class Reading:
             InputError: The input is no table, or no row has the column that is asked for.
             JobError: More rows than `bad_rows` cannot be asked.
         """
-        self._spool.begin()
-        self._journal.restart_pass()
+        if not self._journal.restart_pass(self._spool.names(self._selection.kept.rows)):
+            self._selection.start_over()
+            self._journal.restart_pass()
+        kept = self._selection.kept
+        self._spool.begin(kept.rows)
+        self._tally.cached += kept.ok
+        self._tally.failed += kept.rows - kept.ok
         self.replaced.clear()
         try:
             for rows in self._selection.chunks(going_on):
@@ -242,7 +289,7 @@ class Reading:
         occurrences = journal.occurrences(keys)
         handles = journal.find([row_id(key, nth) for key, nth in zip(keys, occurrences, strict=True)])
         states = [journal.state(handle) if handle >= 0 else "pending" for handle in handles.tolist()]
-        looked = [at for at, state in enumerate(states) if state == "bad_answer" or (state == "ok" and self._doubtful)]
+        looked = [at for at, state in enumerate(states) if state == "bad_answer" or (state == "ok" and self.doubtful)]
         anew = []
         for at, recorded in zip(looked, journal.read_many(handles[looked]), strict=True):
             if fits(recorded.body, recorded.status, self._wire, self._schema):

@@ -20,7 +20,7 @@ RECORD = np.dtype([("number", "<u8"), ("id", f"V{KEY_BYTES}")])
 
 NO_ID = bytes(KEY_BYTES)
 BLOCK = 65_536
-FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Spool:
@@ -28,21 +28,28 @@ class Spool:
 
     Args:
         folder: Where to keep them.
+
+    Attributes:
+        count: How many rows there are.
+        kept: How many of them the pass took over from the last one.
     """
 
     def __init__(self, folder: Path) -> None:
         self._rows = folder / "rows"
         self._problems = folder / "problems"
         self._about = folder / "rows.json"
-        self.count = 0
+        self.count = self.kept = self._told = 0
 
-    def begin(self) -> None:
-        """Forget the last pass and start a new one."""
-        self._about.unlink(missing_ok=True)
-
+    def begin(self, kept: int = 0) -> None:
+        """Forget the last pass and start a new one, or go on behind its first `kept` rows, which are those of `about`."""
+        if not kept:
+            self._about.unlink(missing_ok=True)
         self._out = os.fdopen(os.open(self._rows, FLAGS, 0o600), "wb")
-        self._said = os.fdopen(os.open(self._problems, FLAGS, 0o600), "w", encoding="utf-8")
-        self.count = 0
+        self._said = os.fdopen(os.open(self._problems, FLAGS, 0o600), "wb")
+        for file, size in (self._out, kept * RECORD.itemsize), (self._said, self._told if kept else 0):
+            file.truncate(size)
+            file.seek(size)
+        self.kept = self.count = kept
 
     def append(self, number: int, row_id: bytes) -> None:
         """One row that is asked."""
@@ -51,7 +58,7 @@ class Spool:
 
     def problem(self, number: int, words: str) -> None:
         """One row that cannot be asked, and why."""
-        self._said.write(json.dumps([self.count, words]) + "\n")
+        self._said.write(json.dumps([self.count, words]).encode() + b"\n")
         self.append(number, NO_ID)
 
     def close(self) -> None:
@@ -60,39 +67,55 @@ class Spool:
         self._said.close()
 
     def describe(self, about: dict[str, Any]) -> None:
-        """Say what was read, asked and written, so that the next run can tell whether anything is left to do.
+        """Say durably what was read, asked and written, so that the next run can tell what is left to do.
 
         Args:
-            about: Plain data; `rows` is added. Replaces what was said before, atomically.
+            about: Plain data; `rows` and `told` are added. Replaces what was said before, atomically.
         """
+        sizes = {"rows": self.count, "told": self._problems.stat().st_size}
         new = self._about.with_suffix(".new")
-        with os.fdopen(os.open(new, FLAGS, 0o600), "w", encoding="utf-8") as file:
-            json.dump(about | {"rows": self.count}, file)
+        with os.fdopen(os.open(new, FLAGS | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            json.dump(about | sizes, file)
+        for path in self._rows, self._problems, new:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         new.replace(self._about)
 
     def about(self) -> dict[str, Any]:
         """What the last whole pass said about itself; empty when there is none."""
         try:
             about = json.loads(self._about.read_text(encoding="utf-8"))
-            if self._rows.stat().st_size != about["rows"] * RECORD.itemsize:
+            # There may be more: of a run that went on behind these rows and was killed.
+            if self._rows.stat().st_size < about["rows"] * RECORD.itemsize or self._problems.stat().st_size < about["told"]:
                 return {}
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return {}
-        self.count = about["rows"]
+        self.count, self._told = about["rows"], about["told"]
         return dict(about)
 
-    def blocks(self) -> Iterator[np.ndarray[Any, Any]]:
-        """The records in input order, some thousands at a time."""
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray[Any, Any]]:
+        """The records from `start` up to `stop`, by default to the end, in input order, some thousands at a time."""
+        left = (self.count if stop is None else stop) - start
+        if left <= 0:
+            return
         with self._rows.open("rb") as file:
-            while block := file.read(BLOCK * RECORD.itemsize):
+            file.seek(start * RECORD.itemsize)
+            while left > 0 and (block := file.read(min(BLOCK, left) * RECORD.itemsize)):
                 yield np.frombuffer(block, RECORD)
+                left -= BLOCK
 
-    def problems(self) -> Iterator[tuple[int, str]]:
-        """Position among the selected rows and reason of every row that cannot be asked, in order."""
-        with self._problems.open(encoding="utf-8") as file:
+    def names(self, count: int) -> Iterator[np.ndarray[Any, Any]]:
+        """The ids of the first `count` rows, as (n, 16) arrays of bytes; all zeros for a row that cannot be asked."""
+        for block in self.blocks(stop=count):
+            yield np.frombuffer(block["id"].tobytes(), np.uint8).reshape(-1, KEY_BYTES)
+
+    def problems(self, start: int = 0) -> Iterator[tuple[int, str]]:
+        """Position among the selected rows, at least `start`, and reason of every row that cannot be asked, in order."""
+        with self._problems.open("rb") as file:
             for line in file:
                 position, words = json.loads(line)
-                yield position, words
+                if position >= start:
+                    yield position, words
 
 
 def ids(records: np.ndarray[Any, Any]) -> Sequence[bytes]:

@@ -35,7 +35,7 @@ from . import delimited, jsonl, openai_batch, parquet
 from .compression import COMPRESS
 from .sink import Sink, Writer
 from .snapshot import Snapshot, Stopped, open_file, open_path, open_stdin
-from .source import Reader, Source
+from .source import End, Reader, Source
 from .table import CHUNK_ROWS, MISSING, Chunk, Layout, Places
 from .target import URL, Standard, Target, preflight
 from .text import Text, codec
@@ -46,6 +46,7 @@ __all__ = [
     "SUFFIXES",
     "WRITERS",
     "Chunk",
+    "End",
     "Places",
     "Reader",
     "Sink",
@@ -53,6 +54,7 @@ __all__ = [
     "Stopped",
     "Writer",
     "format_of",
+    "grows",
     "preflight_output",
     "sink",
     "source",
@@ -218,6 +220,7 @@ def sink(
     format: str | None = None,  # noqa: A002
     columns: Sequence[str] | Mapping[str, str] | None = None,
     guard: bool = False,
+    go_on: bool = False,
 ) -> Sink:
     """Open an output; the module's docstring shows its use.
 
@@ -229,6 +232,7 @@ def sink(
         format: One of `WRITERS`; None where the name tells it. `-` is JSON Lines unless another is named.
         columns: The input's columns, where there is no `source` or fewer are wanted.
         guard: Whether to put ' before generated CSV and TSV cells that a spreadsheet would execute.
+        go_on: Whether what stands in the file stays, and rows come behind it; see `grows`.
 
     Raises:
         JobError: It cannot be an output: its kind, its directory, its format, or it is the input.
@@ -244,15 +248,24 @@ def sink(
         columns = dict.fromkeys(columns or (), "string")
     if clashes := ", ".join(repr(name) for name in names if name in columns):
         raise JobError(f"the input already has a column {clashes}; give the output's columns other names with --prefix")
-    layout = Layout(columns, names, guard, source.schema if source else None)
+    layout = Layout(columns, names, guard, source.schema if source else None, go_on)
     compression = compression_of(path)
     target = Standard() if path == "-" else Target(path, source.names if source else ())
     try:
+        if go_on and isinstance(target, Target):
+            target.take_over()
         compressor = COMPRESS[compression](target) if compression else None
         return Sink(target, compressor, WRITERS[form](compressor or target, layout))
     except BaseException:
         target.abort()
         raise
+
+
+def grows(path: str, source: Source, format: str | None = None) -> bool:  # noqa: A002
+    """Whether what is appended to an input can be appended to its output: a plain text whose columns that cannot change."""
+    form = output_format(path, format)
+    known = form == "jsonl" or (form in {"csv", "tsv"} and source.columns is not None)
+    return known and path != "-" and not compression_of(path)
 
 
 def output_format(path: str, format: str | None = None) -> str:  # noqa: A002

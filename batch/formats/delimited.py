@@ -32,14 +32,14 @@ class _RowTooLong(Exception):
 
 
 class _Lines:
-    """The lines of a text, a block at a time, and those of the row that is being read."""
+    """The lines of a text after the first `before`, a block at a time, and those of the row that is being read."""
 
-    def __init__(self, text: Text) -> None:
+    def __init__(self, text: Text, before: int) -> None:
         self._characters = text.characters()
         self._name = text.name
         self._kept: deque[tuple[int, int, str]] = deque()
         self._latest: list[str] = []
-        self.end = 0
+        self.end = before
         self.torn = False
 
     def __iter__(self) -> Iterator[list[str]]:
@@ -128,11 +128,16 @@ class Delimited:
 
     Attributes:
         columns: The header.
+        before: How many lines stand before the place where passes begin.
+        lines: How many lines there are up to where the latest whole pass ended.
 
     Raises:
         InputError: There is no header, or it has a name twice.
         JobError: A column has a reserved name.
     """
+
+    before = 0
+    lines = 0
 
     def __init__(self, text: Text, reserved: Iterable[str], delimiter: str) -> None:
         self.text = text
@@ -162,7 +167,7 @@ class Delimited:
 
     def count(self) -> int | None:
         """How many rows there are, by counting line ends outside quotes; None where bytes are not text yet."""
-        if self.text.compression or self.text.encoding != "utf-8":
+        if not self.text.plain:
             return None
         count = inside = 0
         last = b""
@@ -176,7 +181,7 @@ class Delimited:
     def records(self) -> Iterator[Record | int]:
         """The rows after the header, and between them the weight of every block that is used up."""
         records = self._records()
-        while isinstance(next(records), int):
+        while not self.before and isinstance(next(records), int):
             pass
         return records
 
@@ -196,10 +201,12 @@ class Delimited:
         )
 
     def _records(self) -> Iterator[Record | int]:
-        lines = _Lines(self.text)
+        lines = _Lines(self.text, self.before)
         feed = chain.from_iterable(lines)
         reader = csv.reader(feed, delimiter=self._delimiter, strict=True)
-        width = start = end = apart = blanks = 0
+        start = end = apart = self.before
+        width = len(self.columns) if start else 0
+        blanks = 0
         while True:
             broken = ""
             try:
@@ -211,6 +218,7 @@ class Delimited:
                         continue
                     break
                 else:
+                    self.lines = lines.end
                     return
             except csv.Error as error:
                 row, line = self._mend(lines, feed, start, reader.line_num + apart, str(error))
@@ -286,9 +294,10 @@ class Writer:
         self._names = list(layout.names)
         self._guard = layout.guard
         self._delimiter = delimiter
-        header = [*self._columns, *self._names]
-        # A reader would drop a byte order mark that is the first name's own.
-        self._write([header], quoted="".join(header).startswith("\ufeff"))
+        if not layout.goes_on:
+            header = [*self._columns, *self._names]
+            # A reader would drop a byte order mark that is the first name's own.
+            self._write([header], quoted="".join(header).startswith("\ufeff"))
 
     def write(self, chunk: Chunk, positions: Sequence[int], members: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows at `positions`, each with its generated members."""

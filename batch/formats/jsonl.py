@@ -24,14 +24,19 @@ MOST_KEYS = 10_000
 """Columns that a table may have."""
 
 
-def split(blocks: Iterable[bytes], name: str = "") -> Iterator[tuple[list[bytes], bool]]:
+def split(blocks: Iterable[bytes], name: str = "", before: int = 0) -> Iterator[tuple[list[bytes], bool]]:
     """Blocks of bytes as lists of lines without their line ends; with the last, unfinished line comes True.
+
+    Args:
+        blocks: The bytes.
+        name: Where they are from, for messages.
+        before: How many lines came before them.
 
     Raises:
         InputError: A line of more than 16 MiB.
     """
     rest: list[bytes] = []
-    length = number = 0
+    length, number = 0, before
     for block in blocks:
         lines = block.split(b"\n")
         last = lines.pop()
@@ -72,9 +77,13 @@ class Lines:
 
     Attributes:
         columns: None: they are not known before every line is read.
+        before: How many lines stand before the place where passes begin.
+        lines: How many lines there are up to where the latest whole pass ended.
     """
 
     columns: list[str] | None = None
+    before = 0
+    lines = 0
 
     def __init__(self, text: Text, reserved: Iterable[str] = ()) -> None:
         self.text = text
@@ -108,7 +117,7 @@ class Lines:
 
     def count(self) -> int | None:
         """How many lines there are; None where bytes are not text yet."""
-        if self.text.compression or self.text.encoding != "utf-8":
+        if not self.text.plain:
             return None
         count = 0
         last = b"\n"
@@ -123,9 +132,9 @@ class Lines:
         Args:
             refuse: Whether an object with a reserved name ends the job.
         """
-        number = done = 0
+        number, done = self.before, self.snapshot.start
         seen: set[str] = set()
-        for lines, unfinished in split(self.text.utf8(), self.name):
+        for lines, unfinished in split(self.text.utf8(), self.name, number):
             start = done
             for line in lines:
                 number += 1
@@ -159,6 +168,7 @@ class Lines:
             weight = sum(map(len, lines)) + len(lines)
             done += weight
             yield weight
+        self.lines = number
 
     def _text(self, line: bytes, start: int, lines: list[bytes], unfinished: bool) -> None:
         """Refuse a line that is not UTF-8; the last one may end in the middle of a character."""

@@ -53,15 +53,18 @@ class Snapshot:
         source: Where the bytes are.
 
     Attributes:
+        start: Where passes begin.
         position: How far the latest pass has read.
-        sha256: After a whole pass, the hex digest of the bytes it read; "" before.
+        sha256: After a whole pass, the hex digest of all bytes up to its end; "" before.
     """
 
     def __init__(self, name: str, source: Bytes) -> None:
         self.name = name
         self.source = source
+        self.start = 0
         self.position = 0
         self.sha256 = ""
+        self._before = hashlib.sha256()
 
     @property
     def size(self) -> int | None:
@@ -76,16 +79,36 @@ class Snapshot:
         """Let go of the descriptor."""
         self.source.close()
 
+    def skip(self, size: int, sha256: str) -> bool:
+        """Let passes begin behind the first `size` bytes, if these have that digest; returns whether they have.
+
+        Raises:
+            StorageError: The input cannot be read.
+        """
+        digest = hashlib.sha256()
+        offset = 0
+        while block := self.source.read(offset, min(BLOCK, size - offset)):
+            digest.update(block)
+            offset += len(block)
+        if (offset, digest.hexdigest()) != (size, sha256):
+            return False
+        self.start, self._before = size, digest
+        return True
+
+    def rewind(self) -> None:
+        """Let passes begin at the beginning."""
+        self.start, self._before = 0, hashlib.sha256()
+
     def blocks(self, size: int = BLOCK) -> Iterator[bytes]:
-        """The bytes from the beginning, at most `size` at a time; may be called again.
+        """The bytes from `start` on, at most `size` at a time; may be called again.
 
         Raises:
             InputChanged: This pass saw other bytes than an earlier one, or fewer.
             StorageError: The input cannot be read.
             Stopped: The run was to end while a pipe had nothing to read.
         """
-        digest = hashlib.sha256()
-        offset = 0
+        digest = self._before.copy()
+        offset = self.start
         while block := self.source.read(offset, size):
             digest.update(block)
             offset += len(block)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..errors import InputError
 from .snapshot import Snapshot
 from .table import CHUNK_ROWS, Chunk
+from .text import Text
 
 HEAD = 1 << 20
 """How much of an input is looked at before anything is sent."""
@@ -17,6 +19,23 @@ HEAD = 1 << 20
 HEAD_ROWS = 100_000
 EXACT = 1 << 30
 """The largest input whose rows are counted; larger ones are estimated."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where an input ended that may grow.
+
+    Attributes:
+        size: Its bytes.
+        sha256: Their hex digest.
+        rows: How many rows they hold.
+        lines: How many lines.
+    """
+
+    size: int
+    sha256: str
+    rows: int
+    lines: int
 
 
 class Reader(Protocol):
@@ -42,6 +61,21 @@ class Reader(Protocol):
         """How many rows there are, where that is found out fast."""
 
 
+@runtime_checkable
+class Lined(Protocol):
+    """A reader of lines, to which more may be appended.
+
+    Attributes:
+        text: The file.
+        before: How many lines stand before the place where passes begin.
+        lines: How many lines there are up to where the latest whole pass ended.
+    """
+
+    text: Text
+    before: int
+    lines: int
+
+
 class Source:
     """An input.
 
@@ -65,6 +99,7 @@ class Source:
                 raise InputError(
                     f"{part.name} has other columns than {first.name}; files that are read as one need the same header"
                 )
+        self._before = self._rows_read = 0
         self._looked: tuple[int, int] | None = None
         if first.snapshot.size is not None:
             self._looked = first.look(HEAD, HEAD_ROWS)
@@ -120,18 +155,49 @@ class Source:
         return getattr(self._parts[0], "schema", None)
 
     def chunks(self) -> Iterator[Chunk]:
-        """The rows from the beginning, in constant memory; may be called again and then reads the same bytes.
+        """The rows, in constant memory; may be called again and then reads the same bytes.
 
         Raises:
             InputError: What comes is no table; everything before it was yielded.
             InputChanged: The bytes changed since they were first read.
             StorageError: They cannot be read.
         """
-        first = 0
+        first = self._before
         for part in self._parts:
             for chunk in part.chunks(first, self._rows):
                 yield chunk
                 first = chunk.first + len(chunk)
+        self._rows_read = first
+
+    def end(self) -> End | None:
+        """After a whole pass, where the input ended; None where rows that are appended to it could not be read alone."""
+        part = self._growing()
+        if part is None or not self.sha256 or not part.text.ends_a_row():
+            return None
+        return End(self.size or 0, self.sha256, self._rows_read, part.lines)
+
+    def go_on(self, end: End) -> bool:
+        """Let passes begin where the input ended once, if it is the same up to there; returns whether it is.
+
+        Raises:
+            StorageError: The input cannot be read.
+        """
+        part = self._growing()
+        if part is None or not part.text.snapshot.skip(end.size, end.sha256):
+            return False
+        self._before, part.before = end.rows, end.lines
+        return True
+
+    def from_the_beginning(self) -> None:
+        """Let passes begin with the first row again."""
+        if part := self._growing():
+            part.text.snapshot.rewind()
+            self._before = part.before = 0
+
+    def _growing(self) -> Lined | None:
+        """The reader of a single plain file of lines; None where the input is another one."""
+        part = self._parts[0]
+        return part if len(self._parts) == 1 and isinstance(part, Lined) and part.text.plain else None
 
     def keys(self) -> dict[str, str]:
         """All columns with the types (bool, int64, double, string) that hold their values; for JSONL a whole pass."""

@@ -130,12 +130,14 @@ class Layout:
         names: The generated columns and their types; none when the input is only repeated.
         guard: Whether to put ' before generated cells that a spreadsheet would execute.
         schema: The Arrow schema of the input, when it has one.
+        goes_on: Whether rows of the same layout stand in it already.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, type] = field(default_factory=dict)
     guard: bool = False
     schema: Any = None
+    goes_on: bool = False
 
 
 Record = tuple[int, Any, str, Any]

@@ -108,6 +108,20 @@ class Target:
             self.abort()
             raise storage(path, error) from None
 
+    def take_over(self) -> None:
+        """Begin with all that stands in the target now.
+
+        Raises:
+            StorageError: The storage fails; the target is as it was.
+        """
+        try:
+            with Path(self.path).open("rb") as old:
+                while block := old.read(1 << 20):
+                    self.write(block)
+        except OSError as error:
+            self.abort()
+            raise storage(self.path, error) from None
+
     def write(self, data: bytes) -> int:
         """Write all of `data`; after an abort, nothing.
 

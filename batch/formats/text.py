@@ -41,6 +41,19 @@ class Text:
         """What the file is called in messages."""
         return self.snapshot.name
 
+    @property
+    def plain(self) -> bool:
+        """Whether the file's own bytes are UTF-8."""
+        return not self.compression and self.encoding == "utf-8"
+
+    def ends_a_row(self) -> bool:
+        """Whether what is appended to the file is a row of its own: its last line is ended, and not blank."""
+        size = self.snapshot.size
+        if not self.plain or not size:
+            return False
+        tail = self.snapshot.source.read(max(0, size - 3), 3)
+        return tail.endswith(b"\n") and not tail[:-1].removesuffix(b"\r").endswith((b"\n", b"\r"))
+
     def blocks(self) -> Iterator[bytes]:
         """The bytes, expanded."""
         blocks = self.snapshot.blocks(min(self.block, PACKED_BLOCK) if self.compression else self.block)
@@ -50,7 +63,7 @@ class Text:
         """The bytes as UTF-8 without a byte order mark; not checked where they claim to be UTF-8 already."""
         if self.encoding != "utf-8":
             return (text.encode("utf-8", "surrogatepass") for text in self.characters())
-        return _without_mark(self.blocks())
+        return self.blocks() if self.snapshot.start else _without_mark(self.blocks())
 
     def characters(self) -> Iterator[str]:
         """The text without a byte order mark; the last piece is `Torn` when the file ends in the middle of a character.
@@ -59,8 +72,8 @@ class Text:
             InputError: A byte that is not in the encoding; everything before it was yielded.
         """
         decoder = codecs.getincrementaldecoder(self.encoding)()
-        begin = True
-        offset = 0
+        offset = self.snapshot.start
+        begin = not offset
         for block in chain(self.blocks(), [b""]):
             pending = len(decoder.getstate()[0])
             try:

@@ -7,9 +7,11 @@ what is in flight, a checkpoint of the index, and tails that were cut.
 from __future__ import annotations
 
 import os
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,8 +26,8 @@ from . import checkpoint, frames
 from .frames import CODES, STATES, Recorded
 from .index import Handles, Index, Pass, handle
 from .lock import Held, acquire, refusal, storage
-from .marks import MarkedRow, Marks, folder_of, held_by, leftovers
-from .opening import cut, start, start_over
+from .marks import MarkedRow, Marks, folder_of, held_by, holder, leftovers
+from .opening import cut, new_name, refuse_foreign, start, start_over
 from .repair import RepairReport, compact, repair
 from .replay import Replay, damaged, identity
 from .writer import Entry, Writer
@@ -75,6 +77,8 @@ class Journal:
         self._marks: Marks | None = None
         self._writer: Writer | None = None
         self._pass: Pass | None = None
+        self._delayed: Callable[[], None] | None = None
+        self._traces: list[Path] = []
         self._closed = False
 
     @classmethod
@@ -84,6 +88,7 @@ class Journal:
         *,
         wait: bool = False,
         fresh: bool = False,
+        at_begin: bool = False,
         lock: bool = True,
         readonly: bool = False,
         clock: Clock = SYSTEM,
@@ -96,6 +101,7 @@ class Journal:
             path: The file; made, with mode 0600, where there is none.
             wait: Wait for another run to let go of it.
             fresh: Move the old journal aside, to `PATH.old-<UTC time>`, and begin a new one.
+            at_begin: Do that, or write the first line of a new one, at `begin`; what is closed before leaves all as it was.
             lock: False goes without a lock, for file systems that have none.
             readonly: Take no lock and change nothing; a torn tail is passed over.
             clock: Stamps lines, spaces ticks and waits.
@@ -109,14 +115,20 @@ class Journal:
             StorageError: The disk refused.
         """
         path = Path(path)
+        traces = [one for one in (folder_of(path), path) if not one.exists()]
         descriptor = _read_only(path) if readonly else _acquired(path, wait=wait, lock=lock, clock=clock, stopping=stopping)
         journal = cls(path, descriptor, readonly=readonly, clock=clock, stale=stale)
         try:
             if not readonly:
                 _make(journal.folder)
-                if fresh:
-                    journal._descriptor = start_over(descriptor, path, clock.time(), lock=lock)
-            journal._learn()
+            beginning = journal._learn
+            if fresh:
+                refuse_foreign(descriptor, path)
+                beginning = partial(journal._start_over, lock=lock)
+            if at_begin and (fresh or not os.fstat(descriptor).st_size):
+                journal._delay(beginning, traces)
+            else:
+                beginning()
         except BaseException:
             journal._let_go()
             raise
@@ -166,10 +178,18 @@ class Journal:
 
     # The reading pass
 
-    def restart_pass(self) -> None:
-        """Begin to count occurrences anew, for another reading of the input."""
+    def restart_pass(self, behind: Iterable[npt.NDArray[np.uint8]] = ()) -> bool:
+        """Begin to count occurrences anew, for another reading of the input.
+
+        Args:
+            behind: The ids of rows that stand before the first one that is read, as (n, 16) arrays.
+
+        Returns:
+            Whether all of these are known; where they are not, begin without them.
+        """
         self._pass = None
         self._pass = Pass(self._index)
+        return self._pass.go_on(behind)
 
     def occurrences(self, keys: Sequence[bytes] | npt.NDArray[np.uint8]) -> list[int]:
         """How often each key was seen before in this pass, and, in order, within `keys`.
@@ -244,12 +264,19 @@ class Journal:
     def begin(self, job: dict[str, Any]) -> None:
         """Say durably that a run starts, with what; rows that a killed run left in flight are named in the same line.
 
+        What was put off until now (see `open`) is done first.
+
         Args:
             job: Anything JSON can hold, without secrets; process, host and the marked rows are added.
 
         Raises:
             StorageError: The disk refused.
         """
+        if self._delayed:
+            self._own().close()
+            self._marks = None
+            self._delayed()
+            self._delayed = None
         marks = self._own()
         marked = [[mark.id.hex(), mark.index] for mark in marks.left]
         self._note("run", {**job, "pid": os.getpid(), "host": os.uname().nodename, "possibly_charged": marked})
@@ -266,13 +293,13 @@ class Journal:
         self.flush()
 
     def tick(self, values: dict[str, Any]) -> None:
-        """Write down gate, limits and what is in flight; more than one a second is dropped.
+        """Write down gate, limits and what is in flight; more than one a second is dropped, and what comes before `begin`.
 
         Raises:
             StorageError: The disk refused, now or before.
         """
         now = self._clock.monotonic()
-        if now - self._ticked >= 1:
+        if now - self._ticked >= 1 and not self._delayed:
             self._ticked = now
             self._note("tick", values)
 
@@ -353,6 +380,20 @@ class Journal:
 
     # Opening and closing
 
+    def _delay(self, beginning: Callable[[], None], traces: list[Path]) -> None:
+        """Say who holds the journal, and leave all else as it is until `begin`; marks that are there stay the old journal's."""
+        self._delayed, self._traces = beginning, traces
+        self.id = new_name()
+        marks, whose = self.folder / "marks", self.id
+        with suppress(KeyError, TypeError, ValueError):  # none are there, or damaged ones
+            whose = bytes.fromhex(holder(marks)["journal"])
+        self._marks = Marks(marks, whose, self._clock.time())
+
+    def _start_over(self, *, lock: bool) -> None:
+        self.id = self.id or new_name()
+        self._descriptor = start_over(self._descriptor, self.path, self._clock.time(), self.id, lock=lock)
+        self._learn()
+
     def _learn(self) -> None:
         """Read what is there; where the file may be changed, cut its torn tail and start the writer."""
         try:
@@ -363,7 +404,8 @@ class Journal:
                 end = self._replay(end, size)
             elif not self._readonly:
                 self.torn = cut(self._descriptor, self.path, self.folder, 0, size)
-                self.id, end = start(self._descriptor, self.path, self._clock.time())
+                self.id = self.id or new_name()
+                end = start(self._descriptor, self.path, self._clock.time(), self.id)
         except OSError as error:
             raise storage(self.path, error) from error
         if self._readonly:
@@ -406,6 +448,10 @@ class Journal:
             self._closed = True
             if self._marks:
                 self._marks.close()
+            if self._delayed:
+                # The lock is still held: who waits for it finds that the path is another file, or none.
+                for trace in self._traces:
+                    shutil.rmtree(trace, ignore_errors=True) if trace.is_dir() else trace.unlink(missing_ok=True)
             os.close(self._descriptor)
 
 

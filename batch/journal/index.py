@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from ..records import row_id
 from .frames import STATES
 from .table import PART, Column, Names, Table, as_names
 
@@ -133,6 +134,7 @@ class Pass:
 
     def __init__(self, index: Index) -> None:
         self.index = index
+        self._went_on = False
         self._seen = Table("<u4", part=index.part)
         self._recent: dict[bytes, int] = {}
         with index.lock:
@@ -149,6 +151,39 @@ class Pass:
             for row in range(len(names)):
                 counts[row] += self._recent.pop(content[16 * row : 16 * row + 16], 0)
         return counts
+
+    def go_on(self, rows: Iterable[npt.NDArray[np.uint8]]) -> bool:
+        """Begin behind rows that an earlier pass has seen.
+
+        Args:
+            rows: Their ids, (n, 16) arrays; all zeros for a row without one.
+
+        Returns:
+            Whether the index knows all of them; where it does not, begin anew.
+        """
+        with self.index.lock:
+            for ids in rows:
+                self._went_on = True
+                names = as_names(ids)
+                names = names[names.any(axis=1)]
+                found = 0
+                for part, _, at in self.index.table.seek(names):
+                    part[COUNT][at] = 1
+                    found += len(at)
+                if found < len(names):
+                    return False
+        return True
+
+    def _earlier(self, key: bytes) -> int:
+        """How many rows with this key stand among those that this pass has gone on behind, of which only the ids are known."""
+        count = 1
+        while True:
+            for part, _, at in self.index.table.seek(as_names([row_id(key, count)])):
+                if part[COUNT][at[0]]:
+                    break
+            else:
+                return count
+            count += 1
 
     def occurrences(self, keys: Sequence[bytes] | npt.NDArray[np.uint8]) -> list[int]:
         """How often each key was seen before, in this pass and, in order, within `keys`."""
@@ -180,6 +215,11 @@ class Pass:
                     earlier[found] = part[column][at]
                     part[column][at] += more[found]
                     homeless[found] = False
+                    if self._went_on and column == COUNT:
+                        for row, place in zip(found.tolist(), at.tolist(), strict=True):
+                            if earlier[row] == 1 and (further := self._earlier(keys[row]) - 1):
+                                earlier[row] += further
+                                part[column][place] += further
             for row in np.flatnonzero(homeless).tolist():
                 count = self._recent.get(keys[row], 0)
                 earlier[row] = count
