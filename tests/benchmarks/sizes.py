@@ -121,8 +121,16 @@ def memory(folder: Path, rounds: int, quick: bool, chosen: Choice, say: Say) -> 
     return records
 
 
+def _put_on_top(source: Path, line: bytes) -> None:
+    new = source.with_suffix(".new")
+    with source.open("rb") as old, new.open("wb") as lines:
+        lines.write(line)
+        shutil.copyfileobj(old, lines, 1 << 20)
+    new.replace(source)
+
+
 def resume(folder: Path, rounds: int, count: int, say: Say) -> list[Record]:
-    """A finished run goes on: first nothing has changed, then one row has been added. The seed run is told as well."""
+    """A finished run goes on: nothing has changed, one row was appended, one put on top. The seed run is told as well."""
     needed = 3_000 * count
     cache().mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(cache()).free < needed:
@@ -154,10 +162,13 @@ def resume(folder: Path, rounds: int, count: int, say: Say) -> list[Record]:
     again = ours.command(source, output, url, 64)
     with Target(folder / "target", {"zero": port}) as target:
         for turn in range(rounds):
-            for name, expected in (("nothing changed", 0), ("one row added", 1)):
-                if expected:
-                    with source.open("a", encoding="utf-8") as lines:
-                        lines.write(f'{{"id": {count + turn}, "prompt": "one more, number {turn}"}}\n')
+            for name, expected in (("nothing changed", 0), ("one row appended", 1), ("one row on top", 1)):
+                line = f'{{"id": {count + turn}, "prompt": "{name}, number {turn}"}}\n'.encode()
+                if name == "one row appended":
+                    with source.open("ab") as lines:
+                        lines.write(line)
+                elif expected:
+                    _put_on_top(source, line)
                 before = target.mark("zero")
                 measured = run(again, surroundings, seeds, folder / "log.txt", 3600)
                 tell(name, turn, measured, sum(target.served("zero", before).values()), expected)
