@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import datetime
+from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
 
@@ -27,7 +28,7 @@ from .ended import ended, exit_code
 from .engines import Engine
 from .engines.processes import Processes
 from .engines.threads import Threads
-from .errors import BatchError, Denied, Halted, Interrupted, TryLater
+from .errors import BatchError, Busy, Denied, Halted, Interrupted, JobError, TryLater
 from .export import Written
 from .formats.frame import Frame
 from .job import Job, dated
@@ -64,7 +65,7 @@ def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None, frame
         How it ended; a run that ended early has the reason in `error` and its code in `exit_code`.
 
     Raises:
-        BatchError: It could not begin: settings, input, output, journal or lock.
+        BatchError: It could not begin: settings, input, output, journal or lock. All files are as they were.
     """
     stop = stop or Stop()
     with Telling(job) as telling:
@@ -80,11 +81,21 @@ def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None, frame
 
 
 def _opened(job: Job, stop: Stop, watch: Watch, telling: Telling, stack: ExitStack, frame: Frame | None) -> Trip:
-    """Open everything; a signal that ends the wait for standard input's first byte is the reason, not the wait."""
+    """Open everything; a signal or the deadline that ends a wait meanwhile is the reason, not the wait."""
+    deadline = threading.Timer(float(job.deadline or 0), lambda: stop.because(_late(job)))
+    deadline.daemon = True
+    if job.deadline:
+        deadline.start()
     try:
         return Trip(job, stop, watch, telling, stack, frame)
-    except formats.Stopped as error:
+    except (Busy, formats.Stopped) as error:
         raise stop.error or error from None
+    finally:
+        deadline.cancel()
+
+
+def _late(job: Job) -> Halted:
+    return Halted(f"stopped at --deadline {job.deadline:g} s")
 
 
 class Trip:
@@ -108,7 +119,9 @@ class Trip:
         self.connection = connection = connect(job, stack)
         if connection.note:
             LOG.warning(connection.note)
-        self.journal = stack.enter_context(Journal.open(_journal(job), fresh=job.fresh, wait=job.wait, stopping=stop.event))
+        self.journal = stack.enter_context(
+            Journal.open(_journal(job, stack), fresh=job.fresh, at_begin=True, wait=job.wait, stopping=stop.event)
+        )
         self.asked = {
             "template": job.template_text(),
             "schema": job.schema_text(),
@@ -153,17 +166,37 @@ class Trip:
         return self.written is not None
 
     def ask_what_is_missing(self) -> None:
-        """Read the input, ask every row that has no answer yet, and wait until all of it is durable."""
-        self.journal.begin({"job": self.job.shown(), **self.asked})
+        """Read the input, ask every row that has no answer yet, and wait until all of it is durable.
+
+        Raises:
+            BatchError: The run did not begin: job or input must be changed, a pipe was waited for in vain, the disk refused.
+        """
         pulse = threading.Thread(target=self._pulse, name="pulse", daemon=True)
         pulse.start()
         # Counting reads the whole input, so it goes on beside the first requests.
         threading.Thread(target=self._count, name="count", daemon=True).start()
+        try:
+            self._ask_prompts()
+        finally:
+            self.home.set()
+            pulse.join()
+
+    def _ask_prompts(self) -> None:
         engine = self._engine()
+        prompts = self.alignment.pending(self._has_time)
+        first: list[Prompt] = []
         with self._ending():
             if self.job.check_first:
                 self.alignment.look_through(self._has_time)
-            for prompt in self.alignment.pending(self._has_time):
+            first += islice(prompts, 1)
+        error = self.stop.error
+        in_vain = not first and not self.tally.read and self.alignment.source.size is None
+        # Until now all files are as they were: a misspelt column does not cost an earlier journal its place.
+        if error and (in_vain or isinstance(error, JobError)):
+            raise error
+        self.journal.begin({"job": self.job.shown(), **self.asked})
+        with self._ending():
+            for prompt in chain(first, prompts):
                 engine.put(prompt)
         engine.finish()
         if isinstance(self.stop.error, Interrupted) and not self.alignment.reading.whole and self.job.input != "-":
@@ -180,8 +213,6 @@ class Trip:
             if self.journal.failed is not None:  # perhaps after the pulse's last look
                 raise self.journal.failed
             self.journal.flush()
-        self.home.set()
-        pulse.join()
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
@@ -312,10 +343,13 @@ class Trip:
         self.pace.release()
 
     def _has_time(self) -> bool:
-        """Whether the reading pass may go on: always, but not for long after a signal."""
-        if not isinstance(self.stop.error, Interrupted):
+        """Whether reading may go on: not for long after a signal, and once the run is stopping not on a pipe without an end."""
+        if self.stop.error is None:
             return True
-        return not self.stop.hard.is_set() and monotonic() - self.stop.at < AFTER_SIGNAL
+        if self.stop.hard.is_set():
+            return False
+        endless = self.alignment.source.size is None
+        return monotonic() - self.stop.at < AFTER_SIGNAL or not (endless or isinstance(self.stop.error, Interrupted))
 
     def _drain(self, engine: Engine) -> None:
         while not engine.wait(0.1):
@@ -334,7 +368,7 @@ class Trip:
         if self.journal.failed is not None:
             self.stop.because(self.journal.failed)
         if self.job.deadline and monotonic() - self.begun > float(self.job.deadline):
-            self.stop.because(Halted(f"stopped at --deadline {self.job.deadline:g} s"))
+            self.stop.because(_late(self.job))
         if self.stop.event.is_set():
             self.pace.stop()
         self._show()
@@ -382,6 +416,15 @@ def _shared(job: Job, stack: ExitStack) -> Quota | None:
     return quota
 
 
-def _journal(job: Job) -> Path:
+def _journal(job: Job, stack: ExitStack) -> Path:
     """The journal's path; with none named and the output on stdout a temporary one, which stays when rows remain."""
-    return job.journal_path or Path(tempfile.mkdtemp(prefix="ails-batch-"), "stdout.journal")
+    if job.journal_path:
+        return job.journal_path
+    folder = Path(tempfile.mkdtemp(prefix="ails-batch-"))
+    stack.callback(_remove_empty, folder)
+    return folder / "stdout.journal"
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

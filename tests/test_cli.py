@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from batch.gateway.embedded import Embedded
+from batch.journal import Journal
 
 from .conftest import Command, known
 
@@ -243,6 +244,43 @@ def test_an_input_that_cannot_be_used_is_refused_before_anything_is_sent(
         assert ended.summary["requests"] == 0
 
 
+REFUSED = {
+    "misspelt column": ["--prompt-column", "promt"],
+    "misspelt placeholder": ["--template", "{{ promt }}"],
+    "no template": ["--template", "{{ oh no }}"],
+    "bad rows": ["--bad-rows", "0", "--check-first"],
+    "clash": ["--prefix", "a_"],
+}
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_a_start_that_is_refused_leaves_no_trace(cli: Command, echo: Embedded, tmp_path: Path, mistake: str) -> None:
+    (tmp_path / "in.csv").write_text("id,prompt,a_error\n1,x,\n2,,\n")
+    ended = cli("run", "in.csv", "-o", "out.csv", *REFUSED[mistake], env=known(echo))
+    assert (ended.code, ended.out) == (2, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    assert cli("run", "in.csv", "-o", "-", *REFUSED[mistake], env=known(echo) | {"TMPDIR": str(temporary)}).code == 2
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_a_fresh_start_that_is_refused_leaves_the_old_journal_alone(
+    cli: Command, echo: Embedded, tmp_path: Path, mistake: str
+) -> None:
+    (tmp_path / "in.csv").write_text("id,prompt,a_error\n1,x,\n2,,\n")
+    command = ("run", "in.csv", "-o", "out.csv", "--csv-guard")
+    assert cli(*command, env=known(echo)).summary["requests"] == 1
+    before = (tmp_path / "out.csv.journal").read_bytes()
+    assert cli(*command, "--fresh", *REFUSED[mistake], env=known(echo)).code == 2
+    assert (tmp_path / "out.csv.journal").read_bytes() == before
+    assert not list(tmp_path.glob("*.old-*"))
+    assert cli(*command, env=known(echo)).summary["requests"] == 0
+    assert cli(*command, "--fresh", env=known(echo)).summary["requests"] == 1
+    assert len(list(tmp_path.glob("*.old-*"))) == 1
+
+
 def test_a_missing_input_is_named(cli: Command, echo: Embedded) -> None:
     ended = cli("run", "missing.csv", "-o", "out.csv", env=known(echo))
     assert (ended.code, ended.out) == (2, "")
@@ -304,3 +342,22 @@ def test_a_signal_ends_the_wait_for_an_idle_standard_input(echo: Embedded, tmp_p
         assert run.wait(30) == 143
         assert run.stdin and run.stderr
         assert run.stderr.read() == b"ails-batch: stopped by SIGTERM\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_deadline_ends_the_wait_for_an_idle_standard_input(echo: Embedded, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "batch", "run", "-", "-o", "out.csv", "--input-format", "csv", "--deadline", "0.1"]
+    environment = {"PATH": os.environ["PATH"], **known(echo)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.wait(60) == 6
+        assert run.stderr
+        assert run.stderr.read() == b"ails-batch: stopped at --deadline 0.1 s\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_deadline_ends_the_wait_for_another_run(echo: Embedded, prompts: Path, cli: Command) -> None:
+    with Journal.open(prompts.with_name("out.csv.journal")):
+        ended = cli("run", "prompts.csv", "-o", "out.csv", "--wait", "--deadline", "0.1", env=known(echo))
+    assert (ended.code, ended.err) == (6, "ails-batch: stopped at --deadline 0.1 s\n")

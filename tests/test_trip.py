@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import resource
@@ -164,6 +165,24 @@ def test_the_deadline_ends_the_run(server: Hostile, folder: Path) -> None:
     assert (summary.exit_code, len(rows)) == (6, 3)
 
 
+def test_the_deadline_ends_a_pipe_that_never_ends(server: Hostile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batch.trip.AFTER_SIGNAL", 0.1)
+    os.mkfifo("endless.jsonl")
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), Path("endless.jsonl").open("wb", buffering=0) as pipe:
+            while True:
+                pipe.write(b'{"prompt": "again"}\n' * 100)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    job = batch.Job(input="endless.jsonl", output="out.jsonl", endpoint=server.url("good"), deadline=0.5, concurrency=2)
+    summary = batch.run(job)
+    writer.join()
+    assert (summary.exit_code, summary.error) == (6, "stopped at --deadline 0.5 s")
+    assert summary.pending
+
+
 def test_a_stopped_run_names_what_is_left_and_goes_on(server: Hostile, folder: Path) -> None:
     stop, seen = Stop(), []
 
@@ -185,9 +204,6 @@ def test_a_stopped_run_names_what_is_left_and_goes_on(server: Hostile, folder: P
 
 def test_a_second_run_of_the_same_output_is_told_who_is_busy(server: Hostile, folder: Path) -> None:
     began = threading.Event()
-
-    def first() -> None:
-        ask(folder, server.url("silent"), timeout=2.0, attempts=1)
 
     def watch(_: Snapshot) -> None:
         began.set()

@@ -15,14 +15,18 @@ from .replay import ForeignFile, identity
 PIECE = 1 << 20
 
 
-def start(descriptor: int, path: Path, at: float) -> tuple[bytes, int]:
-    """Write the first line of an empty journal, durably: its id and where the line ends."""
-    name = secrets.token_bytes(16)
+def new_name() -> bytes:
+    """The id of a journal that is yet to be written."""
+    return secrets.token_bytes(16)
+
+
+def start(descriptor: int, path: Path, at: float, name: bytes) -> int:
+    """Write the first line of an empty journal, durably; where the line ends."""
     line = frames.header(name, at)
     write_all(descriptor, line)
     sync(descriptor)
     sync_directory(path.parent)
-    return name, len(line)
+    return len(line)
 
 
 def cut(descriptor: int, path: Path, folder: Path, sound: int, size: int) -> str | None:
@@ -59,8 +63,22 @@ def cut(descriptor: int, path: Path, folder: Path, sound: int, size: int) -> str
     return f"{path}: the last {size - sound} bytes were no whole line (a kill or a full disk); kept in {aside}"
 
 
-def start_over(descriptor: int, path: Path, at: float, *, lock: bool) -> int:
-    """Move the journal aside, to `PATH.old-<UTC time>`, and put a new one in its place.
+def refuse_foreign(descriptor: int, path: Path) -> None:
+    """See that what is to be moved aside is a journal, be it damaged or of another version.
+
+    Raises:
+        ForeignFile: It is none.
+    """
+    try:
+        identity(descriptor, path, os.fstat(descriptor).st_size)
+    except ForeignFile:
+        raise
+    except (JobError, JournalDamaged):
+        pass
+
+
+def start_over(descriptor: int, path: Path, at: float, name: bytes, *, lock: bool) -> int:
+    """Move the journal aside, to `PATH.old-<UTC time>`, and put a new one called `name` in its place.
 
     Returns:
         The new one's descriptor, locked; the old one is closed. An empty journal stays as it is.
@@ -69,16 +87,10 @@ def start_over(descriptor: int, path: Path, at: float, *, lock: bool) -> int:
         ForeignFile: What stands there is no journal.
         StorageError: The disk refused.
     """
-    size = os.fstat(descriptor).st_size
-    if not size:
+    refuse_foreign(descriptor, path)
+    if not os.fstat(descriptor).st_size:
         return descriptor
-    try:
-        identity(descriptor, path, size)
-    except ForeignFile:
-        raise
-    except (JobError, JournalDamaged):
-        pass  # another version, or damage: to move it aside is what was asked for
-    new, _ = replace(path, "old", lambda empty: start(empty, path, at), lock=lock)
+    new, _ = replace(path, "old", lambda empty: start(empty, path, at, name), lock=lock)
     os.close(descriptor)
     return new
 

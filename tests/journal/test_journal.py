@@ -268,7 +268,7 @@ def test_who_waited_for_the_old_journal_gets_the_new_one_after_its_holder(path: 
     assert waiting.stdout
     assert waiting.stdout.readline() == "waits\n"
 
-    descriptor = start_over(descriptor, path, 0.0, lock=True)
+    descriptor = start_over(descriptor, path, 0.0, bytes(16), lock=True)
     identity = HEADER.match(os.pread(descriptor, 100, 0))
     with pytest.raises(Busy):
         Journal.open(path)
