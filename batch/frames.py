@@ -44,7 +44,7 @@ def run_frame(
         **fields: All others of `Job`, such as `model`, `parameters`, `rpm` or `schema`.
 
     Returns:
-        The rows, with their index, columns and types as they were and in their order, and the generated columns: text as
+        The rows, with their index, columns and types as they were and in their order, and the generated columns, text as
         `string`, numbers as `Int64` and `Float64`. A row that failed has its reason in `error` and `error_kind`. The summary is
         in `attrs["summary"]`. When a limit of the job's own ended the run, the rest is `pending`, with a warning.
 

@@ -38,8 +38,6 @@ class Summary:
         (1, 0, 1, 1)
         >>> summary.kinds
         {'input': 1}
-        >>> print(summary.first_failure)
-        prompts.jsonl, line 1: the prompt is empty
     """
 
     rows: int = 0
