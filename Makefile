@@ -41,7 +41,7 @@ airflow: .venv/.installed ## run jobs/airflow with a real Airflow, in .venv-airf
 
 prefect: .venv/.installed ## run jobs/prefect with a real Prefect, in .venv-prefect (some minutes)
 	@test -x .venv-prefect/bin/prefect || { $(PYTHON) -m venv .venv-prefect && \
-		.venv-prefect/bin/python -m pip install --quiet --disable-pip-version-check 'prefect==3.8.*' 'fastapi<0.120'; }
+		.venv-prefect/bin/python -m pip install --quiet --disable-pip-version-check 'prefect==3.8.*' 'fastapi==0.139.*'; }
 	@PREFECT_PYTHON=$(CURDIR)/.venv-prefect/bin/python $(BIN)/pytest -q tests/test_schedulers.py -k prefect
 
 lint: .venv/.installed ## ruff
