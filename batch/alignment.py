@@ -126,7 +126,7 @@ class Alignment:
         self._goes_on = False
         # The journal's id, too: after --fresh, or once it was moved away, nothing is done that another journal knew.
         self._asked = digest([journal.id.hex(), job.asked(), asked, self.source.format, job.bad_rows])
-        shape = ("output", "output_format", "prefix", "keep_raw", "explode", "csv_guard", "errors")
+        shape = ("input", "output", "output_format", "prefix", "keep_raw", "explode", "csv_guard", "errors")
         self._shape = digest([__version__, *(getattr(job, name) for name in shape)])
 
     def look_through(self, going_on: Callable[[], bool]) -> None:
