@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import batch
 from batch.judge import Stop
+from batch.tally import Snapshot
 from batch.verify import verify
 
 from .conftest import Command
@@ -161,6 +162,37 @@ def test_a_signal_drains_and_leaves_pending_rows(arena: Arena, signum: signal.Si
     assert kinds == {"": len(ended.asked), "pending": 200 - len(ended.asked)}
     assert (ended.summary["ok"], ended.summary["pending"]) == (kinds[""], kinds["pending"])
     assert story.finish().broken == ()
+
+
+def test_a_run_that_cannot_read_on_calls_no_known_row_pending(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batch.trip.AFTER_SIGNAL", 0.0)
+    rows = b"".join(b'{"prompt": "say %d"}\n' % number for number in range(5))
+    os.mkfifo("pipe.jsonl")
+    stop = Stop()
+
+    def feed(*, whole: bool) -> None:
+        with Path("pipe.jsonl").open("wb") as pipe:
+            pipe.write(rows)
+            pipe.flush()
+            if not whole:
+                stop.event.wait(60)
+
+    def go(*, whole: bool) -> batch.Summary:
+        feeding = threading.Thread(target=feed, kwargs={"whole": whole})
+        feeding.start()
+
+        def watch(now: Snapshot) -> None:
+            if not whole and now.cached == 5:
+                stop.interrupt(signal.SIGTERM)
+
+        try:
+            return batch.run(batch.Job(input="pipe.jsonl", output="out.jsonl"), stop=stop, watch=watch)
+        finally:
+            feeding.join()
+
+    assert go(whole=True).ok == 5
+    interrupted = go(whole=False)
+    assert (interrupted.exit_code, interrupted.cached, interrupted.ok, interrupted.pending) == (143, 5, 5, 0)
 
 
 def test_a_second_run_leaves_at_once(folder: Path, server: Counting, cli: Command) -> None:
