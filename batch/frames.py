@@ -55,7 +55,8 @@ def run_frame(
     Example:
         >>> import batch, pandas
         >>> words = pandas.DataFrame({"id": ["007", "008"], "word": ["cat", "dog"]})
-        >>> french = batch.run_frame(words, template="Translate to French: {{ word }}", endpoint="embedded:echo")
+        >>> template = "Translate to French: {{ word }}"
+        >>> french = batch.run_frame(words, template=template, endpoint="embedded:echo")
         >>> print(french[["id", "response"]])
             id                  response
         0  007  Translate to French: cat

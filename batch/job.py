@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -42,10 +42,40 @@ PATHS = (
 )
 PLACEHOLDER = re.compile(r"\{(date|datetime|month|year)\}")
 
+BOUNDS = {">": "greater than", ">=": "at least", "<=": "at most"}
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
+"""What msgspec calls things, in words."""
+
+WITHOUT = {"sample": "all rows", "limit": "all rows", "burst": "0.01"}
+"""What a field means that is left out, where that is neither a value nor "no limit"."""
+
 Positive = Annotated[float, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(min_length=1)]
+
+
+class FieldError(JobError):
+    """A field's value does not fit.
+
+    Args:
+        field: Its name.
+        words: What is wrong with the value, and what to do.
+        where: The job file's name, or "".
+    """
+
+    def __init__(self, field: str, words: str, where: str = "") -> None:
+        super().__init__(": ".join(filter(None, (where, field, words))))
+        self.field = field
+        self.words = words
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,7 +92,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Example:
         >>> import batch
-        >>> house = batch.Endpoint(url="https://llm.example.com/", api_key_env="HOUSE_KEY", secret_env="HOUSE_SECRET")
+        >>> house = batch.Endpoint(url="https://llm.example.com/", api_key_env="HOUSE_KEY")
         >>> house.identity
         'https://llm.example.com'
     """
@@ -357,11 +387,11 @@ def duration(text: str, name: str = "duration") -> float:
     """Seconds, from `90`, `90s`, `30m`, `6h` or `1d`.
 
     Raises:
-        JobError: It is none of these.
+        FieldError: It is none of these.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)?\s*", text)
     if not match or not float(match[1]):
-        raise JobError(f"{name}: {text!r} is no duration; write 90, 90s, 30m, 6h or 1d")
+        raise FieldError(name, f"{text!r} is no duration; write 90, 90s, 30m, 6h or 1d")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, None: 1}[match[2]]
 
 
@@ -372,11 +402,11 @@ def share(text: str, name: str) -> tuple[float, bool]:
         The number, and whether it is per cent.
 
     Raises:
-        JobError: It is neither.
+        FieldError: It is neither.
     """
     match = re.fullmatch(r"\s*(?:fail\s*=\s*)?(\d+(?:\.\d+)?)\s*(%?)\s*", text)
     if not match:
-        raise JobError(f"{name}: {text!r} is not understood; write fail=20 or fail=5%")
+        raise FieldError(name, f"{text!r} is not understood; write fail=20 or fail=5%")
     return float(match[1]), bool(match[2])
 
 
@@ -388,7 +418,8 @@ def job(settings: Mapping[str, Any], *, where: str = "") -> Job:
         where: The file's name, for messages.
 
     Raises:
-        JobError: A key is unknown (the nearest known one is named) or a value does not fit.
+        FieldError: A value does not fit.
+        JobError: A key is unknown (the nearest known one is named), or two exclude each other.
     """
     at = f"{where}: " if where else ""
     _known(settings, Job, at)
@@ -400,7 +431,9 @@ def job(settings: Mapping[str, Any], *, where: str = "") -> Job:
             {name: value if name == "parameters" else _plain(value) for name, value in settings.items()}, Job
         )
     except msgspec.ValidationError as error:
-        raise JobError(at + _plainly(str(error))) from None
+        raise FieldError(*_plainly(str(error)), where) from None
+    except FieldError as error:
+        raise FieldError(error.field, error.words, where) from None
     except JobError as error:
         raise JobError(f"{at}{error}") from None
 
@@ -472,11 +505,33 @@ def _known(settings: Mapping[str, Any], kind: type[msgspec.Struct], at: str) -> 
             raise JobError(f"{at}unknown key {key!r}{hint}")
 
 
-def _plainly(message: str) -> str:
-    """A message of msgspec, `Expected `int`, got `str` - at `$.rpm`` with the key in front."""
+def _plainly(message: str) -> tuple[str, str]:
+    """The key, and what is wrong with its value, from a message of msgspec, such as `Expected `int`, got `str` - at `$.rpm``."""
     match = re.fullmatch(r"(.*) - at `\$\.?([^`]*)`", message)
     text, key = (match[1], match[2]) if match else (message, "")
-    return f"{key}: {text[:1].lower()}{text[1:]}".replace("`", "'").removeprefix(": ")
+    if bound := re.fullmatch(r"Expected `\w+` ([<>]=?) (\S+)", text):
+        return key, f"must be {BOUNDS[bound[1]]} {float(bound[2]):g}{_without(key)}"
+    if kinds := re.fullmatch(r"Expected `([\w |]+)`, got `(\w+)`", text):
+        wanted = " or ".join(KINDS.get(kind, kind) for kind in kinds[1].split(" | ") if kind != "null")
+        return key, f"must be {wanted}, not {KINDS.get(kinds[2], kinds[2])}"
+    if text.startswith("Invalid enum value ") and (choices := _choices(key)):
+        return key, f"must be {choices}, not {text.removeprefix('Invalid enum value ')}"
+    return key, (text[:1].lower() + text[1:]).replace("`", "'")
+
+
+def _without(key: str) -> str:
+    """What to do instead of writing a number that does not fit."""
+    if key not in Job.__struct_fields__:
+        return ""
+    default = getattr(Job(), key)
+    return f"; leave it out for {WITHOUT.get(key, 'no limit' if default is None else default)}"
+
+
+def _choices(key: str) -> str:
+    """The words that a field may be, and whether it may be a number, too."""
+    kinds = get_args(get_type_hints(Job)[key]) if key in Job.__struct_fields__ else ()
+    words = [repr(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    return " or ".join((["a number"] if int in kinds else []) + words)
 
 
 def _read(path: str, what: str) -> str:

@@ -52,7 +52,7 @@ class SignatureError(BatchError):
     Example:
         >>> from batch.signature import SignatureError, verify
         >>> try:
-        ...     verify({"t": "1700000000001"}, "Hello, world!", ["local-development-secret"], 1700000000000)
+        ...     verify({"t": "1700000000001"}, "Hello, world!", ["a secret"], 1700000000000)
         ... except SignatureError as error:
         ...     print(error.reason)
         shape
@@ -163,8 +163,8 @@ def bind(secret: str, method: str, path: str, query: str, t: str, client_id: str
 
     Example:
         >>> from batch.signature import bind
-        >>> bind("local-development-secret", "POST", "/v1/chat/completions", "full=false", "1700000000001", "an-id", b"{}")
-        'v1=2a1fbda98268cddeaaf3c8bf1f1ba5a06f31d47c89ac8868bb1f3ee73cec584d'
+        >>> bind("a secret", "POST", "/v1/chat/completions", "", "1700000000001", "an id", b"{}")
+        'v1=daca3b2fbce0c01776d571c3be942afb95d3384a3e7ad5b18ef4c08a5bbe1ffd'
     """
     parts = (method, path, query, t, client_id, hashlib.sha256(body).hexdigest())
     return "v1=" + hmac.digest(secret.encode(), "\n".join(parts).encode(), "sha256").hex()
@@ -178,7 +178,7 @@ def verify_bound(header: str, secret: str, method: str, path: str, query: str, t
 
     Example:
         >>> from batch.signature import bind, verify_bound
-        >>> sent = ("secret", "POST", "/v1/chat/completions", "full=false", "1700000000001", "an-id", b"{}")
+        >>> sent = ("a secret", "POST", "/v1/chat/completions", "", "1700000000001", "an id", b"{}")
         >>> verify_bound(bind(*sent), *sent)
     """
     if not _BOUND.fullmatch(header):
@@ -320,15 +320,15 @@ class Signature(AuthBase):
         stamps: Where `t` comes from; one for all requests of a process to a server.
 
     Example:
-        >>> import json, requests
+        >>> import requests
         >>> from batch.gateway.embedded import Embedded
         >>> from batch.signature import Signature
-        >>> body = json.dumps({"model": "echo-1", "messages": [{"role": "user", "content": "Hello, world!"}]})
+        >>> question = {"role": "user", "content": "Hello, world!"}
         >>> with Embedded("echo") as gateway:
         ...     answer = requests.post(
         ...         f"{gateway.url}/v1/chat/completions?full=false",
-        ...         data=body,
-        ...         headers={"authorization": f"Bearer {gateway.credentials.api_key}", "content-type": "application/json"},
+        ...         json={"model": "echo-1", "messages": [question]},
+        ...         headers={"authorization": f"Bearer {gateway.credentials.api_key}"},
         ...         auth=Signature(gateway.credentials),
         ...         timeout=60,
         ...     )
