@@ -80,7 +80,9 @@ class Text:
                 text = decoder.decode(block, final=not block)
             except UnicodeError as error:
                 if not isinstance(error, UnicodeDecodeError):
-                    raise InputError(f"{self.name} is not {self.encoding}: {error}") from None
+                    raise InputError(
+                        f"{self.name} is not {self.encoding}: {error}; name another encoding, for example --encoding utf-16-le"
+                    ) from None
                 sound = bytes(error.object[: error.start])
                 if self.encoding == "utf-8" and sound:
                     yield sound.decode().removeprefix("\ufeff" if begin else "")
