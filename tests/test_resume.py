@@ -168,14 +168,14 @@ def test_a_run_that_cannot_read_on_calls_no_known_row_pending(folder: Path, monk
     monkeypatch.setattr("batch.trip.AFTER_SIGNAL", 0.0)
     rows = b"".join(b'{"prompt": "say %d"}\n' % number for number in range(5))
     os.mkfifo("pipe.jsonl")
-    stop = Stop()
+    stop, over = Stop(), threading.Event()
 
     def feed(*, whole: bool) -> None:
         with Path("pipe.jsonl").open("wb") as pipe:
             pipe.write(rows)
             pipe.flush()
             if not whole:
-                stop.event.wait(60)
+                over.wait(60)
 
     def go(*, whole: bool) -> batch.Summary:
         feeding = threading.Thread(target=feed, kwargs={"whole": whole})
@@ -188,9 +188,11 @@ def test_a_run_that_cannot_read_on_calls_no_known_row_pending(folder: Path, monk
         try:
             return batch.run(batch.Job(input="pipe.jsonl", output="out.jsonl"), stop=stop, watch=watch)
         finally:
+            over.set()
             feeding.join()
 
     assert go(whole=True).ok == 5
+    over.clear()
     interrupted = go(whole=False)
     assert (interrupted.exit_code, interrupted.cached, interrupted.ok, interrupted.pending) == (143, 5, 5, 0)
 
