@@ -506,7 +506,7 @@ def _known(settings: Mapping[str, Any], kind: type[msgspec.Struct], at: str) -> 
 
 
 def _plainly(message: str) -> tuple[str, str]:
-    """The key, and what is wrong with its value, from a message of msgspec, such as `Expected `int`, got `str` - at `$.rpm``."""
+    """The key, and what is wrong with its value, from a message of msgspec: `Expected `int`, got `str` - at `$.rpm``."""
     match = re.fullmatch(r"(.*) - at `\$\.?([^`]*)`", message)
     text, key = (match[1], match[2]) if match else (message, "")
     if bound := re.fullmatch(r"Expected `\w+` ([<>]=?) (\S+)", text):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -208,7 +210,8 @@ class Prompts:
 
     def _cell(self, values: Mapping[str, Any]) -> str:
         if self._column not in values:
-            raise RowError(missing_column(self._column, values))
+            unnamed = "; name one with --prompt-column, or several with --template" if self._messages_too else ""
+            raise RowError(missing_column(self._column, values) + unnamed)
         value = values[self._column]
         if value is None:
             raise RowError(f"column {self._column!r} is null (use --where to leave such rows out)")
@@ -265,8 +268,15 @@ def _batch_line(values: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def missing_column(name: str, values: Iterable[str]) -> str:
-    """The words for a column that is not there, with those that are."""
-    return f"no column {name!r}; the columns are {', '.join(map(repr, values)) or 'none'}"
+    """The words for a column that is not there, with the one that may have been meant and those that are."""
+    return _missing_column(name, tuple(values))
+
+
+@lru_cache(64)  # for a file of rows that all lack it
+def _missing_column(name: str, columns: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, columns, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return f"no column {name!r}; {meant}the columns are {', '.join(map(repr, columns)) or 'none'}"
 
 
 def _undefined(error: UndefinedError, values: Iterable[str]) -> str:

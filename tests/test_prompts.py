@@ -56,7 +56,7 @@ def test_values_print_as_json_wrote_them() -> None:
         ({}, {"prompt": " \n"}, "column 'prompt' is empty"),
         ({}, {"prompt": None}, "column 'prompt' is null"),
         ({}, {"prompt": 7}, "column 'prompt' is no text"),
-        ({"template": "{{ txt }}"}, {"text": "x"}, "no column 'txt'; the columns are 'text'"),
+        ({"template": "{{ txt }}"}, {"text": "x"}, "no column 'txt'; did you mean 'text'\\? the columns are 'text'"),
         ({"template": "{{ text }}"}, {"text": None}, "null"),
         ({"template": "{{ text }}"}, {"text": " "}, "the prompt is empty"),
         ({"template": "{{ text.x.y }}"}, {"text": "x"}, "does not have"),

@@ -83,8 +83,13 @@ def command_line(arguments: list[str] | None = None) -> int:
         return left.exit_code
     except click.Abort:
         return 130
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        asked = context.command_path if context else "ails-batch"
+        say(f"{error.format_message().rstrip('.')}; see {asked} --help")
         return error.exit_code
     except KeyboardInterrupt:
         return 130

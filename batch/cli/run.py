@@ -126,6 +126,7 @@ def command(source: str, quiet: bool, **options: Any) -> int:
 
     settings = {name: value for name, value in options.items() if value is not None and value != ()}
     job = the_job(source, settings)
+    _refuse_without_files(source, job)
     _hear()
     _make_room()
     from ..judge import Stop
@@ -168,6 +169,18 @@ def the_job(source: str, settings: dict[str, Any]) -> Job:
     from ..errors import JobError
 
     settings = gathered(settings)
+    try:
+        return _the_job(source, settings)
+    except jobs.FieldError as error:
+        if error.field not in settings:
+            raise
+        raise JobError(f"--{error.field.replace('_', '-')}: {error.words}") from None
+
+
+def _the_job(source: str, settings: dict[str, Any]) -> Job:
+    from .. import job as jobs
+    from ..errors import JobError
+
     if source.endswith(".toml"):
         if "parameters" in settings:
             settings["parameters"] = {**jobs.load(source).parameters, **settings["parameters"]}
@@ -175,6 +188,16 @@ def the_job(source: str, settings: dict[str, Any]) -> Job:
     if not settings.get("output"):
         raise JobError(f"where do the answers go? ails-batch run {source} -o answers{Path(source).suffix or '.jsonl'}")
     return jobs.job({"input": source} | settings)
+
+
+def _refuse_without_files(source: str, job: Job) -> None:
+    """A job file that does not say what is read, or where the answers go."""
+    from ..errors import JobError
+
+    if not job.input:
+        raise JobError(f"{source}: the key 'input' is missing: write input = \"prompts.csv\"")
+    if not job.output:
+        raise JobError(f"{source}: the key 'output' is missing: write output = \"answers.csv\", or give -o answers.csv")
 
 
 def gathered(options: dict[str, Any]) -> dict[str, Any]:
