@@ -33,7 +33,7 @@ class Summary:
     Example:
         >>> import batch, pathlib
         >>> _ = pathlib.Path("prompts.jsonl").write_text('{"prompt": ""}')
-        >>> job = batch.Job(input="prompts.jsonl", output="answers.jsonl", endpoint="embedded:echo")
+        >>> job = batch.Job(input="prompts.jsonl", output="out.csv", endpoint="embedded:echo")
         >>> summary = batch.run(job)
         >>> summary.rows, summary.ok, summary.failed, summary.exit_code
         (1, 0, 1, 1)

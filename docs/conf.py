@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from docutils import nodes
 from pygments.lexers import TextLexer
 from sphinx.application import Sphinx
 
@@ -27,6 +28,7 @@ default_role = "literal"  # docstrings set names in single backticks, like the p
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 88
 python_display_short_literal_types = True
@@ -80,6 +82,13 @@ def _several(app: Sphinx, kind: str, name: str, thing: object, options: object, 
     lines[:] = [re.sub(r"^:ivar \w+(, \w+)+:", lambda names: ":ivar " + names[0][6:].replace(" ", ""), line) for line in lines]
 
 
+def _dashes(app: Sphinx, doctree: nodes.document) -> None:
+    """The dash between a field and what it means, which Sphinx leaves to the quotes that are switched off above."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
+
+
 def setup(app: Sphinx) -> None:
     """Lead links through the site before anything else reads them; name the languages that Pygments lacks."""
     for name in ("csv", "jsonl"):
@@ -87,3 +96,4 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", _read)
     app.connect("include-read", _included)
     app.connect("autodoc-process-docstring", _several, priority=600)  # after napoleon
+    app.connect("doctree-read", _dashes)
