@@ -35,7 +35,7 @@ from batch.errors import (
 from batch.records import Prompt
 from batch.signature import Credentials
 from batch.wires import WIRES
-from tests.hostile import KEY, SECRET, TLS, Hostile, Tunnel
+from tests.hostile import KEY, SECRET, TLS, Hostile, Tunnel, refused, response, sends
 
 CONTENT = "What is two and two, canary?"
 
@@ -72,6 +72,22 @@ def failure(server: Hostile, behaviour: str, **options: Any) -> CallError:
     assert str(error).isprintable() and 0 < len(str(error)) < 700
     assert error.seconds > 0
     return error
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("e", "refused: ***, an Eskimo, elsewhere"),
+        ("refused", "***: e, an Eskimo, elsewhere"),
+        ("elsewher", "refused: e, an Eskimo, ***e"),
+        ("kimo", "refused: e, an Eskimo, elsewhere"),
+    ],
+)
+def test_a_short_secret_is_hidden_where_it_is_a_word_and_a_long_one_everywhere(server: Hostile, key: str, words: str) -> None:
+    sends("says", response(refused(f"refused: e, an Eskimo, elsewhere and{SECRET}"), 400), keep=True)
+    with pytest.raises(Refused) as caught:
+        Client(server.url("says"), "ails", Credentials(key, SECRET)).call(prompt())
+    assert f"{words} and***" in str(caught.value)
 
 
 def test_an_answer_arrives_with_its_time_and_usage(server: Hostile) -> None:

@@ -32,6 +32,7 @@ OFF = 60.0
 _WORDS = 65_536
 _PIECE = 65_536
 _TELLING = 12  # characters from which on a repeated prompt is worth hiding
+_LONG = 8  # bytes from which on a secret is looked for within words, too: a shorter one would be found in innocent ones
 _VALUE = re.compile(r"[\x20-\x7e\xa1-\xff]*")
 
 
@@ -70,7 +71,7 @@ class Client:
         allow_http: bool = False,
     ) -> None:
         self._wire = WIRES[protocol]
-        self._credentials = credentials
+        self._secrets = _pattern(credentials)
         self._clock = clock
         self._seconds = timeout
         self._timeout = Timeout(connect=min(connect_timeout, timeout), read=None)
@@ -287,10 +288,15 @@ class Client:
 
     def _hide(self, text: bytes, prompt: Prompt) -> bytes:
         """A server's text without what it may have repeated of the request."""
-        secrets = (self._credentials.api_key, self._credentials.secret)
-        for secret in filter(None, secrets):
-            text = text.replace(secret.encode(), b"***")
+        text = self._secrets.sub(b"***", text)
         if len(prompt.content) >= _TELLING:
             for form in (prompt.content.encode("utf-8", "replace"), exact.dumps(prompt.content)[1:-1]):
                 text = text.replace(form, b"(the prompt)")
         return text
+
+
+def _pattern(credentials: Credentials) -> re.Pattern[bytes]:
+    """What finds the key and the secret in a text; the longer one first, for it may hold the other."""
+    secrets = sorted(filter(None, (credentials.api_key.encode(), credentials.secret.encode())), key=len, reverse=True)
+    forms = (re.escape(secret) if len(secret) >= _LONG else rb"(?<!\w)%b(?!\w)" % re.escape(secret) for secret in secrets)
+    return re.compile(b"|".join(forms))
