@@ -153,6 +153,8 @@ class Alignment:
         about = self.spool.about()
         if (about.get("asked"), about.get("shape"), about.get("left")) != (self._asked, self._shape, 0):
             return None
+        if about["known"] > len(self._journal):
+            return None  # it was repaired, compacted, or comes from a backup
         written = Written(**about["written"])
         if self._job.retry_failed and written.failed:
             return None
@@ -219,6 +221,7 @@ class Alignment:
             "end": end and asdict(end),
             "kept": asdict(Kept(written.rows, written.ok, selection.count, selection.bad, selection.unreadable)),
             "left": written.pending + sum(written.kinds.get(kind, 0) for kind in AGAIN),
+            "known": len(self._journal),
             "written": asdict(written),
             "output": _state(job.output),
             "errors": _state(job.errors),

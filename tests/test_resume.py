@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batch
+from batch.journal import repair
 from batch.judge import Stop
 from batch.tally import Snapshot
 from batch.verify import verify
@@ -105,6 +106,19 @@ def test_without_its_journal_nothing_is_known(folder: Path) -> None:
     run()
     Path("out.csv.journal").unlink()
     assert run().requests == 2
+
+
+def test_what_repair_could_not_save_is_asked_again(folder: Path) -> None:
+    write(["one", "two", "three"])
+    run()
+    journal = Path("out.csv.journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    (second,) = (at for at, line in enumerate(lines) if b"say two" in line or b"two ~" in line)
+    lines[second] = lines[second].replace(b"two", b"tvo")
+    journal.write_bytes(b"".join(lines))
+    assert len(repair(journal, at=0.0).damage) == 1
+    assert run().requests == 1
+    assert verify("in.csv", "out.csv").exit_code == 0
 
 
 def test_refused_rows_are_asked_again_only_when_told(folder: Path) -> None:
