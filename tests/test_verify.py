@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import batch
 from batch import formats
 from batch.errors import Busy, InputError, JobError, JournalDamaged
 from batch.journal import Journal
+from batch.judge import Stop
+from batch.tally import Snapshot
 from batch.verify import Verdict, verify
 from batch.verify.plain import table
 
@@ -289,6 +292,31 @@ def test_the_command_says_it_in_one_json_line(folder: Path, cli: Command) -> Non
     (folder / "csv-out.csv.journal").unlink()
     ended = cli("verify", "in.csv", "csv-out.csv")
     assert (ended.code, ended.out) == (2, "")
+
+
+def test_rows_that_are_pending_are_counted_and_end_with_75(
+    server: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Command
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    Path("in.csv").write_text("prompt\n" + "".join(f"say {number}\n" for number in range(12)))
+    stop = Stop()
+
+    def watch(now: Snapshot) -> None:
+        if now.ok and not stop.event.is_set():
+            stop.interrupt(signal.SIGTERM)
+
+    summary = batch.run(batch.Job(input="in.csv", output="out.csv", rpm=60), watch=watch, stop=stop)
+    assert 0 < summary.pending < 12
+    ended = cli("verify", "in.csv", "out.csv")
+    assert (ended.code, ended.summary["pending"], ended.summary["first"]) == (75, summary.pending, None)
+    assert ended.err.startswith(
+        f"ails-batch: {summary.pending} of 12 rows are pending, each in its place but without an answer;"
+    )
+    assert len(ended.err.splitlines()) == 1
+    edit(tmp_path / "out.csv", lambda rows: [*rows[1:], rows[0]])
+    assert verify("in.csv", "out.csv").exit_code == 1
 
 
 def read_both_ways(path: Path) -> tuple[list[tuple[str, dict[str, Any], bool]], list[tuple[str, dict[str, Any], bool]]]:

@@ -21,7 +21,7 @@ def command(source: str, output: str, journal: str | None) -> int:
     Standard output gets one JSON line with counts and the first row that breaks the proof.
 
     \b
-    Exit codes: 0 proven, 1 broken, 2 cannot be checked, 5 the journal is damaged, 75 a run is going on.
+    Exit codes: 0 proven, 1 broken, 2 cannot be checked, 5 the journal is damaged, 75 a run is going on or rows are pending.
     """
     from ..exact import dumps
     from ..verify import verify
@@ -31,7 +31,10 @@ def command(source: str, output: str, journal: str | None) -> int:
         say(f"{output} does not fit {source}: {verdict.first}")
         say("if the input was edited, or the run was interrupted, the same ails-batch run mends it")
     elif verdict.pending:
-        say(f"proven; {verdict.pending} of {verdict.rows} rows are not answered yet")
+        say(
+            f"{verdict.pending} of {verdict.rows} rows are pending, each in its place but without an answer; the other "
+            f"{verdict.rows - verdict.pending} are proven; the same ails-batch run goes on"
+        )
     sys.stdout.buffer.write(dumps(asdict(verdict) | {"exit_code": verdict.exit_code}) + b"\n")
     sys.stdout.buffer.flush()
     return verdict.exit_code

@@ -80,7 +80,8 @@ class Verdict:
         ok, failed, pending: What the output's rows say of themselves.
         broken: Rows that are not in their place, with their own values and their own answer.
         first: The first of them.
-        exit_code: 0 when it is proven that every input row has exactly one output row, in order, with its own answer; else 1.
+        exit_code: 0 when it is proven that every input row has exactly one output row, in order, with its own answer or its own
+            error; 1 when one has not; 75 when none is broken, but some have no answer yet.
     """
 
     input: str
@@ -96,8 +97,10 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0 or 1."""
-        return int(self.broken > 0)
+        """0, 1 or 75."""
+        if self.broken:
+            return 1
+        return TryLater.exit_code if self.pending else 0
 
     def breaks(self, found: Break) -> None:
         """One row that is not as it must be."""
