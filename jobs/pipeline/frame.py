@@ -1,4 +1,4 @@
-"""A job from pandas to pandas, in any script or notebook.
+"""From a pandas frame to a pandas frame, in any script or notebook.
 
 python jobs/pipeline/frame.py
 """
@@ -6,8 +6,6 @@ python jobs/pipeline/frame.py
 from __future__ import annotations
 
 import sys
-import tempfile
-from pathlib import Path
 
 import pandas as pd
 
@@ -15,21 +13,12 @@ import batch
 
 prompts = pd.DataFrame({"id": ["007", "008"], "text": ["What is the capital of France?", "What is the capital of Japan?"]})
 
-with tempfile.TemporaryDirectory() as folder:
-    given, answered = Path(folder, "given.csv"), Path(folder, "answered.csv")
-    prompts.to_csv(given, index=False)
-    summary = batch.run(
-        batch.Job(
-            input=str(given),
-            output=str(answered),
-            template="{{ text }} Answer with one word.",
-            endpoint="embedded",
-            parameters={"max_tokens": 8, "temperature": 0},
-        )
-    )
-    if summary.exit_code:
-        raise SystemExit(f"{summary.failed} rows failed, {summary.pending} are not answered: {summary.error}")
-    frame = pd.read_csv(answered, dtype={"id": str})
+answered = batch.run_frame(
+    prompts,
+    template="{{ text }} Answer with one word.",
+    endpoint="embedded",
+    parameters={"max_tokens": 8, "temperature": 0},
+)
 
-pd.testing.assert_series_equal(frame["id"], prompts["id"])  # one row for every row, in their order
-frame[["id", "text", "response"]].to_csv(sys.stdout, index=False)
+pd.testing.assert_frame_equal(answered[["id", "text"]], prompts)  # one row for every row, as they were and in their order
+answered[["id", "text", "response"]].to_csv(sys.stdout, index=False)
