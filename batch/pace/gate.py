@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from random import Random
 
 from ..errors import CallError, Throttled, Unreachable
@@ -16,6 +17,10 @@ FIRST_PAUSE, PAUSE_GROWTH, LONGEST_PAUSE = 0.5, 1.5, 10.0
 
 ENOUGH_FAILURES = 20
 """So many failures in a row, of any workers, are an outage whatever the number in flight."""
+
+REFUSALS, DRAIN = 4.0, 1 / 8
+"""A refusal counts one, a request sent takes an eighth of one back, and at four everybody is meant: the gate closes. A server
+that refuses one request in twenty at random, and means no more by it, comes to four once in thousands."""
 
 MERCY = 600.0
 """Seconds of a pause within which no row is charged twice for having been the probe."""
@@ -49,6 +54,16 @@ class _Allowance:
 class Gate:
     """Decides when nobody may go, who probes, and whether a failure counts against its row.
 
+    A refusal among many answers means one request too many: the place it had stays empty for as long as the server asked. Only
+    when refusals are a considerable share of what is sent, or no place is left, does the gate close for all.
+
+    After that it opens from half of what the server had let in, one more with each answer, and from there on one more a round
+    trip while nothing is refused: slow start and congestion avoidance (RFC 5681).
+
+    Attributes:
+        out: Requests sent that have no end yet.
+        why: Why it is closed, one line; "" when open.
+
     Args:
         max_outage: Seconds without any success after which the server counts as away.
         random: The source of jitter.
@@ -69,6 +84,11 @@ class Gate:
         self._failures = 0
         self._unreachable = 0
         self._ramp: float | None = None
+        self._enough = float("inf")
+        self._let_in = 0
+        self._refusals = 0.0
+        self._rests: list[float] = []
+        self.out = 0
         self._sent = 0
         self._sent_tokens = 0.0
         self._requests: _Allowance | None = None
@@ -81,13 +101,26 @@ class Gate:
         return self._closed_at is not None
 
     @property
+    def storm(self) -> bool:
+        """Whether it is closed because refusals were a considerable share of what was sent."""
+        return self.closed and self._refusals >= REFUSALS
+
+    @property
     def opening(self) -> bool:
         """Whether fewer than the window may go, because the gate opened a moment ago."""
         return self._ramp is not None
 
     def limit(self, size: float) -> float:
         """How many may be out at once, of a window of `size`."""
+        return max(1.0, self._places(size) - len(self._rests))
+
+    def _places(self, size: float) -> float:
         return size if self._ramp is None else min(size, self._ramp)
+
+    @property
+    def rested(self) -> float:
+        """When the next place that stays empty may be filled again; infinity where there is none."""
+        return self._rests[0] if self._rests else float("inf")
 
     def away(self, now: float) -> bool:
         """Whether the server has been away for longer than is waited for."""
@@ -112,6 +145,8 @@ class Gate:
             if now < accepted:
                 return accepted
             self._open(size)
+        while self._rests and self._rests[0] <= now:
+            heappop(self._rests)
         if self._requests is None and self._tokens is None:
             return now
         return self._allowed(now, requests, tokens)
@@ -132,6 +167,9 @@ class Gate:
         """
         self._sent += 1
         self._sent_tokens += tokens
+        self.out += 1
+        if self._refusals and self._closed_at is None:
+            self._refusals = max(0.0, self._refusals - DRAIN)
         if self._closed_at is not None:
             self._probe, self._probe_sent = self._sent, now
         return self._sent, self._sent_tokens
@@ -142,15 +180,20 @@ class Gate:
 
     def unsend(self, number: int) -> None:
         """Nothing was sent after all."""
+        self.out -= 1
         if number == self._probe:
             self._probe = None
 
     def answered(self, now: float, size: float, number: int) -> None:
         """The server answered a request, be it with a refusal of that one row."""
+        self.out -= 1
         self._failures = self._unreachable = 0
         if self._closed_at is None:
             if self._ramp is not None:
-                self._ramp += 1
+                if self._ramp < self._enough:
+                    self._ramp += 1
+                elif not self._rests:
+                    self._ramp += 1 / self._ramp
                 if self._ramp >= size:
                     self._ramp, self._pauses = None, 0
         elif number == self._probe:
@@ -160,11 +203,12 @@ class Gate:
             if not self._throttled:
                 self._until = now
 
-    def failed(self, now: float, error: CallError, number: int, rows: int) -> bool:
+    def failed(self, now: float, error: CallError, number: int, size: float, rows: int) -> bool:
         """One attempt failed.
 
         Args:
             now: Monotonic seconds.
+            size: The window's.
             error: A `Transient` one; the others are answers.
             number: What `send` called it.
             rows: How many rows are in flight.
@@ -173,16 +217,12 @@ class Gate:
             Whether the attempt counts against its row: connect errors, 429 and 503 never do; any other failure during a pause
             only when it was the probe, and within `MERCY` seconds no row a second time.
         """
+        self.out -= 1
         probe = number == self._probe
         if probe:
             self._probe = None
         if isinstance(error, Throttled):
-            hint = error.hints.retry_after if error.hints else None
-            if self._closed_at is None or probe:
-                self._patience = max(0.1, 2 * error.seconds)
-                self._close(now, f"the server answered {error.status}", True, hint)
-            elif hint is not None:
-                self._until = max(self._until, now + self._believed(hint))
+            self._refused(now, error, size, probe)
             return False
         self._failures += 1
         self._unreachable = self._unreachable + 1 if isinstance(error, Unreachable) else 0
@@ -195,6 +235,29 @@ class Gate:
         ):
             self._close(now, str(error), False, None)
         return charged
+
+    def _refused(self, now: float, error: Throttled, size: float, probe: bool) -> None:
+        hint = error.hints.retry_after if error.hints else None
+        why = f"the server answered {error.status}"
+        if self._closed_at is None:
+            self._refusals += 1
+            pause = self._pause() if hint is None else self._believed(hint)
+            heappush(self._rests, now + pause)
+            if self._ramp is not None and self._ramp < self._enough:
+                # Fewer were out than were let in before: the number is not what is refused.
+                self._enough = float("inf")
+            if self._refusals >= REFUSALS or self._places(size) - len(self._rests) < 1:
+                self._patience = max(0.1, 2 * error.seconds)
+                self._let_in = self.out
+                self._close(now, why, True, hint)
+            return
+        if probe:
+            self._patience = max(0.1, 2 * error.seconds)
+            self._close(now, why, True, hint)
+        elif self._throttled:
+            self._let_in -= 1
+            if hint is not None:
+                self._until = max(self._until, now + self._believed(hint))
 
     def _may_charge(self, now: float, rows: int) -> bool:
         assert self._closed_at is not None
@@ -209,20 +272,26 @@ class Gate:
             self._closed_at = self._quiet_since = now
             self._probes_charged = 0
             self._probe = None
+            self._rests.clear()
         self.why, self._throttled, self._ramp = why, throttled, None
         if retry_after is None:
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * PAUSE_GROWTH**self._pauses) * self._random.uniform(0.5, 1.0)
+            self._until = now + self._pause()
             self._pauses = min(self._pauses + 1, 16)
         else:
-            pause = self._believed(retry_after)
-        self._until = now + pause
+            self._until = now + self._believed(retry_after)
+
+    def _pause(self) -> float:
+        return min(LONGEST_PAUSE, FIRST_PAUSE * PAUSE_GROWTH**self._pauses) * self._random.uniform(0.5, 1.0)
 
     def _believed(self, retry_after: float) -> float:
         # A server that says "at once" and refuses again shall not be asked in a tight loop.
         return max(0.1, min(retry_after, CAP)) * self._random.uniform(1.0, 1.1)
 
     def _open(self, size: float) -> None:
-        self._ramp = max(2.0, size / 2 if self._throttled else 0.0)
+        let_in = min(self._let_in, size) if self._throttled else 0.0
+        self._ramp, self._enough = max(2.0, let_in / 2), let_in or float("inf")
+        # After a storm the next refusal is one.
+        self._refusals = min(self._refusals, REFUSALS - 1)
         self._closed_at = self._probe = None
         self.why = ""
 

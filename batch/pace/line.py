@@ -52,14 +52,12 @@ class Line:
 
     Attributes:
         permits: Rows in flight.
-        out: Attempts that were sent and have no end yet.
         paused: Whether nobody new may go, by order.
     """
 
     def __init__(self, rate: Rate, gate: Gate, window: Window) -> None:
         self.rate, self.gate, self.window = rate, gate, window
         self.permits = 0
-        self.out = 0
         self.paused = False
         self.blocked = ""
         self._estimated = self._used = 1.0
@@ -69,6 +67,11 @@ class Line:
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._booked)
+
+    @property
+    def out(self) -> int:
+        """Attempts that were sent and have no end yet."""
+        return self.gate.out
 
     @property
     def head(self) -> Ticket | None:
@@ -123,7 +126,8 @@ class Line:
                     self.blocked = "gate"
                     break
             elif self.out + len(self._booked) >= self.gate.limit(size):
-                self.blocked = self._rate_binds() or ("gate" if self.gate.opening else "window")
+                again = self.gate.rested
+                self.blocked = self._rate_binds() or ("gate" if self.gate.opening or again < float("inf") else "window")
                 break
             if self._booked and (last := self._booked[-1].booking) and last.at > now + HORIZON:
                 self.blocked = self._rate_binds()
@@ -145,11 +149,10 @@ class Line:
             return False
         self._booked.remove(ticket)
         self._booked_tokens -= ticket.tokens
-        self.out += 1
-        ticket.out, ticket.went = self.out, now
         ticket.number, ticket.sent_tokens = self.gate.send(now, ticket.tokens)
+        ticket.out, ticket.went = self.out, now
         if not self.gate.closed and not self.gate.opening:
-            ticket.cohort = self.window.started(now, self.out)
+            ticket.cohort = self.window.started(now, self.out, self.gate.limit(self.window.size))
         return True
 
     def leave(self, ticket: Ticket) -> None:
@@ -180,7 +183,6 @@ class Line:
 
     def cancel(self, ticket: Ticket) -> None:
         """Nothing was sent: everything that was taken is given back."""
-        self.out -= 1
         self.gate.unsend(ticket.number)
         self.window.lost(ticket.cohort, ticket.went)
         self.rate.refund(1, ticket.taken)
@@ -195,10 +197,9 @@ class Line:
             hints: What the headers said.
             used: Tokens it really used; None when the server did not say.
         """
-        self.out -= 1
         self.gate.answered(now, self.window.size, ticket.number)
         self._hear(now, hints, ticket)
-        self.window.ended(now, ticket.cohort, ticket.went, seconds)
+        self.window.ended(now, ticket.cohort, ticket.went, seconds, ticket.out)
         if used is not None:
             self._settle(now, ticket, used)
 
@@ -208,7 +209,6 @@ class Line:
         Returns:
             Whether the attempt counts against its row.
         """
-        self.out -= 1
         self.window.lost(ticket.cohort, ticket.went)
         if error.hints is not None:
             self._hear(now, error.hints, ticket)
@@ -217,13 +217,13 @@ class Line:
             return True
         was_open = not self.gate.closed
         probe_failed = self.gate.is_probe(ticket.number)
-        charged = self.gate.failed(now, error, ticket.number, self.permits)
+        charged = self.gate.failed(now, error, ticket.number, self.window.size, self.permits)
         if self.gate.closed and (was_open or probe_failed):
             self.unbook()
         if probe_failed and isinstance(error, Throttled):
             self.window.excused()
         elif not probe_failed and isinstance(error, (Throttled, TimedOut)):
-            self.window.refused(now, self.out + 1, ticket.went)
+            self.window.refused(now, self.out + 1, ticket.went, self.gate.storm)
         return charged
 
     def _hear(self, now: float, hints: Hints, ticket: Ticket) -> None:

@@ -16,6 +16,9 @@ GROWTH = 3
 SLACK = 1.2
 """The number held, in terms of the server's capacity, so that no place stands empty between an answer and the next request."""
 
+DOUBT = 8
+"""So many let in at a number where one is refused nonetheless: then it is not the number that is refused."""
+
 BUSY = 0.85
 """Of one core: a client that is this busy measures itself, not the server."""
 
@@ -119,6 +122,10 @@ class Window:
         self._ends = 0
         self._rate = 0.0
         self._before: tuple[str, int, int | None] | None = None
+        self._blamed: tuple[str, int, int | None] = ("ramp", START, None)
+        self._let_in = 0
+        self._sporadic = False
+        self._doubt = DOUBT
         self.busy = False
         self.fixed = fixed is not None
         self.size = self._target = 0
@@ -132,6 +139,7 @@ class Window:
         self._cohort = None
         self._phase, self._base, self._refusing, self._before = "ramp", None, None, None
         self._peak = self._interval = 0.0
+        self._sporadic = False
 
     @property
     def most(self) -> int:
@@ -143,19 +151,20 @@ class Window:
         """Whether the server's own number is what holds the window."""
         return not self.fixed and self._phase != "ramp"
 
-    def started(self, now: float, out: int) -> int:
+    def started(self, now: float, out: int, most: float) -> int:
         """One attempt goes.
 
         Args:
             now: Monotonic seconds.
             out: How many are out with it.
+            most: How many the gate lets be out, which may be fewer than the window's size.
 
         Returns:
             The cohort it belongs to; -1 for none.
         """
         # While the size doubles, those that go at the upper end tell already.
         full = 0.7 * self._target if self._phase == "ramp" else 0.9 * self._target
-        if self.fixed or out < full:
+        if self.fixed or out < full * min(1.0, most / self.size):
             return -1
         cohort = self._cohort
         if cohort is None:
@@ -172,7 +181,7 @@ class Window:
     def _wanted(self) -> int:
         size = self._target
         if self._phase == "ramp":
-            return max(size // 2, 6)
+            return max(size // 2, START)
         if self._phase == "dip":
             return max(2 * size, 24)
         return max(2 * size, 40 if self._phase == "hold" else 80)
@@ -186,13 +195,15 @@ class Window:
             c.outstanding -= 1
             c.starts -= went
 
-    def ended(self, now: float, cohort: int, went: float, seconds: float) -> None:
-        """An attempt brought an answer after so many seconds."""
+    def ended(self, now: float, cohort: int, went: float, seconds: float, out: int) -> None:
+        """An attempt, with which so many were out, brought an answer after so many seconds."""
         if self.fixed:
             return
         self._ends += 1
         if went > self._refused_at:
             self._before = None
+            if self._refusing is not None and out >= 0.75 * self._refusing:
+                self._let_in += 1
         if self.size < self._target:
             self.size = min(self._target, self.size + GROWTH)
         c = self._cohort
@@ -248,16 +259,20 @@ class Window:
             self._cohort = None
             return
         if self._base is None:
-            if here.error > 0.13 and self._more(c, 0.0, 0.0, 1.0, 24):
-                return
+            # However uncertain: the next sizes, which want to be sure of theirs, make it better.
             self._base, ratio = here, 1.0
         else:
             ratio = here.mean / self._base.mean
             error = math.hypot(here.error, self._base.error)
-            if self._more(c, ratio, 1.4, error * ratio, max(48, 4 * c.size)):
+            # More than four times as many as it is held against would tell no more.
+            if self._more(c, ratio, 1.4, error * ratio, min(max(48, 4 * c.size), 4 * self._base.n)):
                 return
             if ratio >= 1.4 and self.busy:
                 self._cohort = None
+                return
+            if ratio >= 1.4 and ratio * (1 - error) < 1.4 and c.size < 4 * START:
+                # Still nobody knows, and a number this small does no harm.
+                self._move("ramp", 1.5 * c.size)
                 return
             if ratio >= 1.4:
                 if here.error > 0.04 and self._more(c, 0.0, 0.0, 1.0, 2 * c.size):
@@ -335,7 +350,8 @@ class Window:
             pays = gain > 0.2 * step
             # To go on wrongly fills the server's queue, to turn back wrongly leaves it idle: both want to be sure.
             sure, threshold = (1.5, 0.2 * step) if pays else (2.5, step)
-            if self._more(c, gain, threshold, sure * error * (1 + gain), max(1500, 4 * c.size)):
+            # More than four times as many as it is held against would tell no more.
+            if self._more(c, gain, threshold, sure * error * (1 + gain), min(max(1500, 4 * c.size), 4 * self._held.n)):
                 return
         else:
             pays = here.mean < 1.15 * self._held.mean
@@ -374,18 +390,35 @@ class Window:
         else:
             self._hold(now, min(self._peak_size, self._peak * here.mean * SLACK + 1))
 
-    def refused(self, now: float, out: int, went: float) -> None:
+    def refused(self, now: float, out: int, went: float, storm: bool) -> None:
         """The server refused an attempt, or let it wait for ever.
 
         Args:
             now: Monotonic seconds.
             out: How many were out until now, this one included.
             went: When this one went.
+            storm: Whether refusals are so many that the gate is closed.
         """
         if self.fixed:
             return
-        if went >= self._refused_at:
+        if storm:
+            if self._sporadic:
+                self._sporadic, self._doubt = False, 2 * self._doubt
+        elif self._sporadic:
+            return
+        elif self._refusing is not None and self._let_in >= self._doubt and went >= self._refused_at and out <= self._refusing:
+            # As many were let in since the number came down, and still one is refused: the number is not what is refused.
+            self._sporadic = True
+            self._phase, self._target, self._refusing = self._blamed
+            self.size = min(self.size, self._target)
+            self._home = self._target
+            self._cohort = None
+            return
+        if went >= self._refused_at and self._before is None:
             self._before = ("ramp", self._target, None) if self._phase == "ramp" else ("hold", self._home, self._refusing)
+            if self._refusing is None:
+                self._blamed = self._before
+            self._let_in = 0
             self._repeats = self._repeats + 1 if now - self._refused_at < 30.0 else 0
             self._refused_at = now
             # When the third number in a row is refused, a rate must be meant: come down to that faster.

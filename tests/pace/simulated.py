@@ -41,6 +41,8 @@ class Server:
         fails: … with this error.
         network: Seconds there and back.
         quota: So many requests in each window of so many seconds, which its headers tell.
+        moody: Share of requests that is refused at random …
+        slowly: … after the time of an answer instead of at once.
         soft: Instead of a capacity, each request is slowed by the number of requests at work: 1 + n / capacity.
     """
 
@@ -56,6 +58,8 @@ class Server:
     rpm: float | None = None
     soft: bool = False
     quota: tuple[int, float] | None = None
+    moody: float = 0.0
+    slowly: bool = False
     inside: int = 0
     highest: int = 0
     refused: int = 0
@@ -83,6 +87,10 @@ class Server:
                 return self.network, self._refusal()
             self.told = Hints(remaining_requests=limit - self.used, reset_requests=length - now % length)
         work = self.latency(random) * (self.factor if now >= self.shift else 1.0)
+        if self.moody and random.random() < self.moody:
+            self.refused += 1
+            late = work if self.slowly else 0.0
+            return self.network + late, self._refusal(late)
         if self.soft:
             return work * (1 + self.inside / self.capacity) + self.network, None
         if self.refuses:
@@ -94,8 +102,8 @@ class Server:
         heapq.heappush(self.free, start + work)
         return start + work - now + self.network, None
 
-    def _refusal(self) -> Throttled:
-        return Throttled("too many", status=429, seconds=self.network, hints=Hints(retry_after=self.retry_after))
+    def _refusal(self, seconds: float = 0.0) -> Throttled:
+        return Throttled("too many", status=429, seconds=self.network + seconds, hints=Hints(retry_after=self.retry_after))
 
 
 @dataclass
@@ -238,13 +246,14 @@ def simulate(
                     server.inside -= 1
                 if isinstance(error, Throttled):
                     run.refused += 1
-                row.charged += line.failed(now, ticket, error)
+                charged = line.failed(now, ticket, error)
+                row.charged += charged
                 if row.charged >= attempts:
                     run.failed_rows += 1
                     line.permits -= 1
                     ended += 1
                 else:
-                    at(now + random.uniform(0, min(20.0, 0.5 * 2**row.tries)), "retry", row)
+                    at(now + (random.uniform(0, min(20.0, 0.5 * 2**row.tries)) if charged else 0.0), "retry", row)
         run.highest = max(run.highest, line.out)
         if not run.sizes or run.sizes[-1][1] != line.window.size:
             run.sizes.append((now, line.window.size, line.window._phase))
