@@ -14,8 +14,8 @@ from .table import BLOCK, CHUNK_ROWS, FIRST_ROWS, MISSING, Chunk, Layout, Places
 from .text import Text
 from .values import as_json, as_text
 
-GROUP_ROWS = 50_000
-GROUP_BYTES = 8 << 20
+GROUP_ROWS = 20_000
+GROUP_BYTES = 4 << 20
 """A row group is written when it has this many rows or bytes."""
 
 
