@@ -61,7 +61,8 @@ def check(data: bytes) -> None:
         answer.finish_reason,
         answer.body,
     )
-    assert (again.prompt_tokens, again.completion_tokens) == (answer.prompt_tokens, answer.completion_tokens)
+    for name in ("prompt_tokens", "completion_tokens"):  # -0 is an integer here and none there
+        assert (getattr(again, name) or 0) == (getattr(answer, name) or 0)
     made = WIRES["openai"].write_answer(answer.text, model="m", id="1", created=1)
     assert read_answer(made).text == answer.text
 
