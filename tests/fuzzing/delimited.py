@@ -31,7 +31,9 @@ def check(data: bytes) -> None:
     options, data = data[0] if data else 0, data[1:]
     form, block, rows = ("csv", "tsv")[options & 1], 1 + (options >> 1 & 15), 1 + (options >> 5)
     found, error = seen(data, form)
-    assert seen(data, form, block=block, rows=rows) == (found, error), "blocks and chunks make a difference"
+    again, other = seen(data, form, block=block, rows=rows)
+    assert again == found, "blocks and chunks make a difference"
+    assert other.partition("--encoding")[0] == error.partition("--encoding")[0]  # a mark is recognised when it is there whole
     if not found:
         return
     delimiter = ",\t"[options & 1]
