@@ -87,11 +87,8 @@ class Asking:
                 raise
             return one.answered(turn, reply)
 
-        retrying = Retrying(
-            retry=retry_if_exception_type(Transient), stop=one.used_up, wait=one.backoff, sleep=self.sleep, reraise=True
-        )
         try:
-            while (end := retrying(attempt)) is None:
+            while (end := self._retrying(one, attempt)) is None:
                 pass
             return one.outcome(end)
         except Denied:
@@ -102,6 +99,24 @@ class Asking:
             raise
         except Exception as error:
             return one.outcome(Failure("internal", f"a bug: {type(error).__name__}: {error}"[:500]))
+
+    def _retrying(self, one: Asked, attempt: Callable[[], Answer | Failure | None]) -> Answer | Failure | None:
+        """Attempts until one ends other than `Transient`; tenacity sees only prompts that need it, for it costs time."""
+        failures: list[Transient] = []
+        try:
+            return attempt()
+        except Transient as error:
+            failures.append(error)
+
+        def failed_once() -> Answer | Failure | None:
+            if failures:
+                raise failures.pop()
+            return attempt()
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(Transient), stop=one.used_up, wait=one.backoff, sleep=self.sleep, reraise=True
+        )
+        return retrying(failed_once)
 
 
 class Asked:
