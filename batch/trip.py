@@ -331,8 +331,8 @@ class Trip:
     def _durable(self, outcomes: list[Outcome]) -> None:
         self.tally.durable(outcomes)
         self.telling.durable(outcomes)
-        for outcome in outcomes:
-            self._landed(outcome.index)
+        if landed := sum(self.flying.pop(outcome.index, None) is not None for outcome in outcomes):
+            self.pace.release(landed)
 
     def _drop(self, outcome: Outcome) -> None:
         self._landed(outcome.index)
