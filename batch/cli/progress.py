@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +15,43 @@ from ..tally import Snapshot
 
 EVERY = 60.0
 """Seconds between lines where there is no terminal."""
+
+LOOK_BACK = 60.0
+"""Seconds of the past from which the rest is reckoned."""
+
+
+class Speed:
+    """How fast rows are asked; those that were answered before, or cannot be asked, do not count.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def __call__(self, now: Snapshot) -> float | None:
+        """Rows a second over the last minute; None before the first one."""
+        asked, at = now.requests - now.retries, self._clock()
+        if not asked:
+            self._seen.clear()  # what it took to read rows that need no asking says nothing of the others
+        self._seen.append((at, asked))
+        while len(self._seen) > 1 and at - self._seen[1][0] >= LOOK_BACK:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (asked - before) / (at - since) if asked and at > since else None
+
+
+class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs alone
+    """tqdm's bar with a speed of ours."""
+
+    speed: float | None = None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What is shown."""
+        return {**super().format_dict, "rate": self.speed or 0.0}
 
 
 class Progress:
@@ -24,7 +63,8 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._bar: tqdm[Any] | None = None
+        self._bar: Bar | None = None
+        self._speed = Speed()
         self._terminal = sys.stderr.isatty()
         self._begun = self._said = time.monotonic()
         self._gone = False
@@ -34,11 +74,12 @@ class Progress:
         if self._quiet or self._gone:
             return
         try:
+            speed = self._speed(now)
             if self._terminal:
-                self._draw(now)
+                self._draw(now, speed)
             elif time.monotonic() - self._said >= EVERY:
                 self._said = time.monotonic()
-                print(self._line(now), file=sys.stderr, flush=True)
+                print(self._line(now, speed), file=sys.stderr, flush=True)
         except OSError:
             self._gone = True  # nobody is looking any more; the run goes on
 
@@ -49,21 +90,18 @@ class Progress:
         if self._bar is not None and not self._gone:
             self._bar.close()
 
-    def _draw(self, now: Snapshot) -> None:
+    def _draw(self, now: Snapshot, speed: float | None) -> None:
         if self._bar is None:
-            self._bar = tqdm(
-                total=now.total, initial=now.cached, unit="row", dynamic_ncols=True, smoothing=0.1, file=sys.stderr
-            )
+            self._bar = Bar(total=now.total, unit="row", dynamic_ncols=True, file=sys.stderr)
         bar = self._bar
-        if bar.total != now.total:
-            bar.total = now.total
-        bar.set_postfix_str(self._words(now), refresh=False)
-        bar.update(now.done - bar.n)
+        bar.total, bar.n, bar.speed = now.total, now.done, speed
+        bar.set_postfix_str(self._words(now))
 
-    def _line(self, now: Snapshot) -> str:
+    def _line(self, now: Snapshot, speed: float | None) -> str:
         minutes = (time.monotonic() - self._begun) / 60
         of = f" of {now.total}" if now.total else ""
-        return f"ails-batch: {now.done}{of} rows after {minutes:.0f} min, {self._words(now)}"
+        left = f", {(now.total - now.done) / speed / 60:.0f} min left" if speed and now.total else ""
+        return f"ails-batch: {now.done}{of} rows after {minutes:.0f} min{left}, {self._words(now)}"
 
     @staticmethod
     def _words(now: Snapshot) -> str:
