@@ -27,10 +27,10 @@ class Watched:
         self.now = 1000.0
         self.speed = Speed(lambda: self.now)
 
-    def look(self, asked: int, cached: int = 0, seconds: float = 1.0) -> float | None:
+    def look(self, asked: int, cached: int = 0, seconds: float = 1.0, sent: int = 0) -> float | None:
         self.now += seconds
         done = cached + asked
-        snapshot = Snapshot(9000, True, done, asked, 0, cached, asked + 7, 7, 0, 0, None, 0, 0, "", "")
+        snapshot = Snapshot(9000, True, done, asked, 0, cached, max(sent, asked) + 7, 7, 0, 0, None, 0, 0, "", "")
         return self.speed(snapshot)
 
 
@@ -40,6 +40,13 @@ def test_rows_answered_before_are_no_speed() -> None:
     run.look(20, cached=8000)
     assert run.look(40, cached=8000) == pytest.approx(20)
     assert run.look(60, cached=8900) == pytest.approx(20)
+
+
+def test_an_outage_is_no_speed() -> None:
+    run = Watched()
+    run.look(0)
+    assert run.look(0, sent=8) is None
+    assert run.look(0, sent=9, seconds=600.0) is None
 
 
 def test_reading_for_long_before_the_first_request_slows_nothing() -> None:

@@ -21,7 +21,7 @@ LOOK_BACK = 60.0
 
 
 class Speed:
-    """How fast rows are asked; those that were answered before, or cannot be asked, do not count.
+    """How fast rows come to their end by being asked; those that were answered before, or cannot be asked, do not count.
 
     Args:
         clock: Monotonic seconds.
@@ -33,7 +33,8 @@ class Speed:
 
     def __call__(self, now: Snapshot) -> float | None:
         """Rows a second over the last minute; None before the first one."""
-        asked, at = now.requests - now.retries, self._clock()
+        # Of what is done some was read as failed; of what was sent some has come to no end yet.
+        asked, at = min(now.done - now.cached, now.requests - now.retries), self._clock()
         if not asked:
             self._seen.clear()  # what it took to read rows that need no asking says nothing of the others
         self._seen.append((at, asked))
