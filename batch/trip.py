@@ -26,7 +26,7 @@ from .asking import Asking
 from .connection import MOST, connect
 from .ended import ended, exit_code
 from .engines import Engine
-from .engines.processes import Processes
+from .engines.processes import Lost, Processes
 from .engines.threads import Threads
 from .errors import BatchError, Busy, Denied, Halted, Interrupted, JobError, TryLater
 from .export import Written
@@ -316,6 +316,8 @@ class Trip:
                 self.judge.denied(end, Outcome(prompt.index, prompt.key, prompt.occurrence, refused, attempts))
             elif not isinstance(end, Stopped):
                 self.stop.because(end)
+            if isinstance(end, Lost):
+                return  # it keeps its mark, as after a kill
         except BatchError as error:
             # The journal cannot take it, but it was sent: it keeps its mark, and its permit, so that no other row is sent.
             self.stop.because(error)

@@ -31,6 +31,10 @@ End = Outcome | BatchError
 """What becomes of a prompt: its outcome, or what ends the run."""
 
 
+class Lost(BatchError):
+    """The process that had sent a prompt ended, and so does the run: the prompt may have been charged."""
+
+
 class Processes:
     """Children that send, and the bookkeeping of what each of them has in hand.
 
@@ -279,7 +283,7 @@ class Child:
                 left = list(self._flying.values())
                 self._flying.clear()
             for one, turn in left:
-                self._back(one, turn, over or Dropped("the process that sent it ended"))
+                self._back(one, turn, Lost(str(over)) if over else Dropped("the process that sent it ended"))
             if over:
                 return
 
