@@ -259,6 +259,44 @@ def test_prompts_put_while_a_child_is_replaced_come_home(opened: Open) -> None:
         killer.join()
 
 
+def hand_over(home: Home, rows: int) -> None:
+    """More than a pipe holds."""
+    home.ends.clear()
+    for row in range(rows):
+        body, content = WIRES["ails"].request("m", [{"role": "user", "content": f"{row}" * 16_384}], {})
+        assert home.engine.put(Prompt(row, row.to_bytes(16, "big"), 0, body, content))
+
+
+def test_a_child_that_is_stopped_holds_nobody_up_and_goes_on(opened: Open) -> None:
+    home = opened()
+    assert answered(home.ask(1)) == 1
+    os.kill(the_child(), signal.SIGSTOP)
+    hand_over(home, 32)
+    assert home.ends == []
+    os.kill(the_child(), signal.SIGCONT)
+    assert home.engine.wait(60)
+    assert answered(home.ends) == 32
+
+
+def test_a_child_that_stays_stopped_is_left_behind(opened: Open) -> None:
+    home = opened()
+    assert answered(home.ask(1)) == 1
+    os.kill(the_child(), signal.SIGSTOP)
+    hand_over(home, 32)
+    home.engine.close()
+    assert children() == {}
+
+
+def test_a_child_that_dies_with_a_full_pipe_costs_no_row(opened: Open) -> None:
+    home = opened()
+    assert answered(home.ask(1)) == 1
+    os.kill(pid := the_child(), signal.SIGSTOP)
+    hand_over(home, 32)
+    kill(pid)
+    assert home.engine.wait(60)
+    assert answered(home.ends) == 32
+
+
 def test_a_child_that_died_idle_too_often_ends_the_run_with_the_next_prompt(opened: Open) -> None:
     home = opened()
     for _ in range(3):

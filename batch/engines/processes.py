@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import os
+import select
 import subprocess
 import sys
 import threading
@@ -26,6 +28,9 @@ from .child import frame, read
 
 DEATHS = 3
 """So many children that end on their own are no accident."""
+
+ROOM = 200
+"""Milliseconds that a full pipe is waited for before looking whether the process is still wanted."""
 
 End = Outcome | BatchError
 """What becomes of a prompt: its outcome, or what ends the run."""
@@ -215,6 +220,8 @@ class Child:
         # process that has been told whom to ask, or of one whose end is still to be seen to.
         self._lock = threading.Lock()
         self._flying: dict[int, tuple[Asked, Turn]] = {}
+        self._unwritten = bytearray()
+        self._catching_up = False
         self._over = self._start()
         self._listener = threading.Thread(target=self._listen, name="listen", daemon=True)
         if self._over is None:
@@ -237,6 +244,7 @@ class Child:
                 return
             self._over = Stopped("the run is being stopped")
             self._end_input()
+            self._unwritten.clear()
         try:
             self._process.wait(2.0)
         except subprocess.TimeoutExpired:
@@ -255,15 +263,44 @@ class Child:
             )
         except OSError as error:
             return TryLater(f"a sending process cannot be started: {error.strerror}; try --engine threads")
+        assert self._process.stdin
+        os.set_blocking(self._process.stdin.fileno(), False)
+        self._unwritten.clear()
         self._write(self._about)
         return None
 
     def _write(self, data: bytes) -> None:
+        """Hand over a frame without waiting: a process that is stopped takes none for as long as it likes."""
+        self._unwritten += data
+        self._push()
+        if self._unwritten and not self._catching_up:
+            self._catching_up = True
+            threading.Thread(target=self._catch_up, name="catch up", daemon=True).start()
+
+    def _push(self) -> None:
+        """Write what the pipe takes now."""
         assert self._process.stdin
-        # Where it has ended, the listener hears of that, too, and sees to what was in its hands.
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(data)
-            self._process.stdin.flush()
+        try:
+            while self._unwritten:
+                del self._unwritten[: os.write(self._process.stdin.fileno(), self._unwritten)]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self._unwritten.clear()  # it has ended: the listener hears of that, too, and sees to what was in its hands
+
+    def _catch_up(self) -> None:
+        """Write the rest as the pipe makes room, from a thread that lives as long as there is a rest."""
+        while True:
+            with self._lock:
+                if not self._over:
+                    self._push()
+                if self._over or not self._unwritten:
+                    self._catching_up = False
+                    return
+                assert self._process.stdin
+                room = select.poll()
+                room.register(self._process.stdin, select.POLLOUT)
+            room.poll(ROOM)
 
     def _end_input(self) -> None:
         assert self._process.stdin
