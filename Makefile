@@ -44,6 +44,11 @@ prefect: .venv/.installed ## run jobs/prefect with a real Prefect, in .venv-pref
 		.venv-prefect/bin/python -m pip install --quiet --disable-pip-version-check 'prefect==3.8.*' 'fastapi==0.139.*'; }
 	@PREFECT_PYTHON=$(CURDIR)/.venv-prefect/bin/python $(BIN)/pytest -q tests/test_schedulers.py -k prefect
 
+notebook: .venv/.installed ## run the library in a real Jupyter kernel, in .venv-notebook (290 MB, a minute)
+	@test -x .venv-notebook/bin/jupyter-kernel || { $(PYTHON) -m venv .venv-notebook && \
+		.venv-notebook/bin/python -m pip install --quiet --disable-pip-version-check 'ipykernel==7.*' -e .; }
+	@NOTEBOOK_PYTHON=$(CURDIR)/.venv-notebook/bin/python $(BIN)/pytest -q tests/test_notebook.py
+
 lint: .venv/.installed ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -75,6 +80,6 @@ lock: ## renew requirements/*.txt from pyproject.toml
 		-o requirements/model.txt
 
 clean: ## remove .venv and caches
-	rm -rf .venv .venv-airflow .venv-fuzz .venv-prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-airflow .venv-fuzz .venv-prefect .venv-notebook .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run test lint type format bench bench-quick torture fuzz lock clean airflow prefect docs site
+.PHONY: help setup run test lint type format bench bench-quick torture fuzz lock clean airflow prefect notebook docs site
