@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from importlib.util import find_spec
 from typing import Any
@@ -100,6 +100,8 @@ class Schema:
             return [f"{_place(error.instance_path)}: {_short(error.message)}" for error in found]
         except UnicodeEncodeError:
             return ["$: half a surrogate pair in a text"]
+        except InvalidOperation:
+            return ["$: a number with an exponent beyond all measure"]
         except (ValueError, RecursionError):
             return ["$: nested too deeply"]
 

@@ -8,6 +8,7 @@ import pytest
 
 from batch import exact
 from batch.answers import Schema, Unfit
+from batch.formats.values import kind
 from batch.records import Answer
 
 from .fuzzing import FOUND, TARGETS, inputs
@@ -33,6 +34,12 @@ def test_everything_that_was_found_is_replayed() -> None:
 def test_an_answer_that_nests_too_deeply_does_not_fit(text: str) -> None:
     with pytest.raises(Unfit, match=r"nested too deeply|no JSON"):
         Schema('{"type":"object"}').fit(Answer(text, "m", "stop", 1, 1, b"{}"))
+
+
+def test_an_exponent_beyond_all_measure_is_no_crash() -> None:
+    with pytest.raises(Unfit, match="exponent"):
+        Schema("{}").fit(Answer("[1e-99999999999999999999999]", "m", "stop", 1, 1, b"{}"))
+    assert kind(exact.loads(b"0.5e-99999999999999999999999")) == "text"
 
 
 @pytest.mark.parametrize("literal", ["0.10", "1e400", "-0", "-0.0", "123456789012345678901234567890"])

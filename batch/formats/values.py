@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from .. import exact
@@ -55,7 +55,10 @@ def kind(value: Any) -> str:
     if isinstance(value, int):
         return "small" if abs(value) <= 1 << 53 else "integer" if -(1 << 63) <= value < 1 << 63 else "text"
     if isinstance(value, float):
-        same = math.isfinite(value) and Decimal(str(value)) == Decimal(repr(float(value)))
+        try:
+            same = math.isfinite(value) and Decimal(str(value)) == Decimal(repr(float(value)))
+        except InvalidOperation:
+            return "text"  # an exponent that not even a Decimal holds
         return "double" if same else "text"
     return "text"
 
