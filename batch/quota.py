@@ -16,15 +16,16 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
 from .errors import JobError, StorageError
 from .pace.rate import Booking, Rate
 
-STATE = struct.Struct("<8s16sQ5d")
-"""Magic, boot, bookings so far; arrival and settled seconds of requests, the same of tokens; the last time given out."""
+STATE = struct.Struct("<8s16sQ6d")
+"""Magic, boot, bookings so far; arrival and settled seconds of requests, the same of tokens; the last time given out; the end of
+the rest."""
 
 CHECK = struct.Struct("<I")
 MAGIC = b"ailsquo1"
@@ -93,6 +94,7 @@ class Quota(Rate):
         self._boot = _boot()
         self._patience = PATIENCE
         self._sequence = 0
+        self._rest = float("-inf")
         self._mine: deque[_Claim] = deque(maxlen=REMEMBERED)
         self._kept: deque[_Claim] = deque()
         self._descriptor = self._open()
@@ -101,14 +103,17 @@ class Quota(Rate):
     def reserve(self, now: float, requests: float = 1.0, tokens: float = 0.0) -> Booking:
         """Take requests and tokens together, from what all jobs share; as `Rate.reserve`."""
         with self._shared():
-            while self._kept and self._kept[0].booking.at <= now:
-                self._kept.popleft()  # its time has passed; nobody may save it up
+            first = max(now, self._rest)
+            while self._kept and self._kept[0].booking.at <= first:
+                self._kept.popleft()  # its time has passed, or is taken by the rest; nobody may save it up
             if self._kept:
                 kept = self._kept.popleft()
                 super().refund(kept.requests - requests, kept.tokens - tokens)
                 claim = _Claim(kept.booking, kept.sequence, requests, tokens)
             else:
-                booking = super().reserve(now, requests, tokens)
+                booking = super().reserve(first, requests, tokens)
+                if now < booking.at == first:
+                    booking = replace(booking, binds="rpm")
                 self._sequence += 1
                 claim = _Claim(booking, self._sequence, requests, tokens)
             self._mine.append(claim)
@@ -138,6 +143,15 @@ class Quota(Rate):
         """Put the tokens that were really used in the place of the estimate, more or fewer."""
         with self._shared():
             super().settle(estimated, actual)
+
+    def rest(self, until: float) -> None:
+        """Let no job go before this time: the server has told one of them to wait, and means them all.
+
+        Args:
+            until: Monotonic seconds; an earlier time than one that was said before changes nothing.
+        """
+        with self._shared():
+            self._rest = max(self._rest, until)
 
     def close(self) -> None:
         """Close the file; it stays where it is."""
@@ -202,7 +216,7 @@ class Quota(Rate):
 
     def _read(self) -> None:
         content = os.pread(self._descriptor, STATE.size + CHECK.size, 0)
-        values: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, float("-inf"))
+        values: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, float("-inf"), float("-inf"))
         sequence = 0
         if len(content) == STATE.size + CHECK.size and CHECK.unpack_from(content, STATE.size)[0] == zlib.crc32(
             content[: STATE.size]
@@ -215,10 +229,10 @@ class Quota(Rate):
             self._requests.arrival, self._requests.settled = values[0], values[1]
         if self._tokens is not None:
             self._tokens.arrival, self._tokens.settled = values[2], values[3]
-        self._last = values[4]
+        self._last, self._rest = values[4:]
 
     def _write(self) -> None:
-        values = [*self._values[:4], self._last]
+        values = [*self._values[:4], self._last, self._rest]
         if self._requests is not None:
             values[0:2] = self._requests.arrival, self._requests.settled
         if self._tokens is not None:

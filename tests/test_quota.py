@@ -135,6 +135,31 @@ def test_a_time_that_cannot_be_given_back_is_taken_up_again(tmp_path: Path) -> N
     first.close()
 
 
+def test_what_one_job_is_told_to_wait_all_wait(tmp_path: Path) -> None:
+    first, second = Quota(tmp_path / "q", rpm=60), Quota(tmp_path / "q", rpm=60)
+    first.reserve(0.0)
+    booked = second.reserve(0.0)
+    first.rest(30.0)
+    first.rest(20.0)
+    second.undo(booked)
+    after = second.reserve(0.5)
+    assert (after.at, after.binds) == (30.0, "rpm")
+    second.undo(after)
+    assert first.reserve(1.0).at == 30.0
+    assert second.reserve(1.0).at == pytest.approx(30 + 1 / MARGIN)
+    assert second.reserve(40.0).at == 40.0
+
+
+def test_a_time_kept_for_later_is_no_way_around_the_rest(tmp_path: Path) -> None:
+    first, second = Quota(tmp_path / "q", rpm=60), Quota(tmp_path / "q", rpm=60)
+    first.reserve(0.0)
+    mine = first.reserve(0.0)
+    second.reserve(0.0)
+    first.undo(mine)
+    second.rest(30.0)
+    assert first.reserve(0.5).at == 30.0
+
+
 def test_each_job_takes_its_own_share_of_the_time(tmp_path: Path) -> None:
     fast, slow = Quota(tmp_path / "q", rpm=600), Quota(tmp_path / "q", rpm=60)
     at = [quota.reserve(0.0).at * MARGIN for quota in (fast, slow, fast, slow)]
@@ -187,13 +212,13 @@ def test_another_boot_begins_anew(tmp_path: Path) -> None:
     assert Quota(file, rpm=1).reserve(5.0).at == 5.0
 
 
-@pytest.mark.parametrize("keep", range(0, 76, 15))
+@pytest.mark.parametrize("keep", range(0, 84, 15))
 def test_a_torn_state_begins_anew(tmp_path: Path, keep: int) -> None:
     file = tmp_path / "q"
     quota = Quota(file, rpm=60)
     quota.reserve(0.0)
     whole = file.read_bytes()
-    assert len(whole) == 76
+    assert len(whole) == 84
     file.write_bytes(whole[:keep])
     assert quota.reserve(0.0).at == 0.0
 
