@@ -18,7 +18,7 @@ from .sizes import SIZES, resume
 from .throughput import RACES, race
 
 SCENARIOS = (*RACES, *TRIALS, *SIZES, "resume")
-TOLD = ("controller", "journal")
+TOLD = ("controller", "journal", "formats")
 """Modules beside this one that print their own tables; what they print is kept and shown as it is."""
 
 
