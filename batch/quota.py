@@ -24,8 +24,8 @@ from .errors import JobError, StorageError
 from .pace.rate import Booking, Rate
 
 STATE = struct.Struct("<8s16sQ6d")
-"""Magic, boot, bookings so far; arrival and settled seconds of requests, the same of tokens; the last time given out; the end of
-the rest."""
+"""Magic, boot, bookings so far; arrival and settled seconds of requests, the same of tokens; the last time given out; the
+end of the rest."""
 
 CHECK = struct.Struct("<I")
 MAGIC = b"ailsquo1"
