@@ -86,6 +86,13 @@ def loads(line: bytes) -> Any:
         raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except ValueError as error:
+        raise _told(error) from None
+
+
+def _told(error: ValueError) -> ValueError:
+    """Python's own words about numbers of absurd length are advice for programmers."""
+    return ValueError("a number of thousands of digits") if "digits" in str(error) else error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -111,9 +118,7 @@ def strict(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError as error:
-        if "digits" in str(error):
-            raise ValueError("a number of thousands of digits") from None
-        raise
+        raise _told(error) from None
     if not isinstance(value, dict):
         raise ValueError(f"JSON, but {'null' if value is None else 'a ' + type(value).__name__} instead of an object")
     # Counting brackets overstates the depth by those inside strings, so only a suspicious body is measured.

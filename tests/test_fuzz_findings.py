@@ -42,6 +42,12 @@ def test_an_exponent_beyond_all_measure_is_no_crash() -> None:
     assert kind(exact.loads(b"0.5e-99999999999999999999999")) == "text"
 
 
+def test_a_number_of_absurd_length_is_refused_in_words() -> None:
+    for read in (exact.loads, exact.strict):
+        with pytest.raises(ValueError, match=r"^a number of thousands of digits$"):
+            read(b'{"a":' + b"1" * 5_000 + b"}")
+
+
 @pytest.mark.parametrize("literal", ["0.10", "1e400", "-0", "-0.0", "123456789012345678901234567890"])
 def test_numbers_keep_their_digits_beside_what_utf8_cannot_hold(literal: str) -> None:
     line = f'{{"a":{literal},"b":["\\ud800"]}}'.encode()
