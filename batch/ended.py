@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
+from typing import Any
 
 from .errors import BatchError, TryLater
 from .export import Written
@@ -31,12 +32,7 @@ def ended(
         failed=written.failed,
         pending=written.pending,
         truncated=written.truncated,
-        cached=tally.cached,
-        requests=tally.requests,
-        retries=tally.retries,
-        prompt_tokens=tally.prompt_tokens,
-        completion_tokens=tally.completion_tokens,
-        cost_usd=tally.cost,
+        **spent(tally),
         seconds=round(monotonic() - begun, 3),
         possibly_charged_twice=len(journal.possibly_charged),
         output=job.output,
@@ -47,6 +43,12 @@ def ended(
         first_failure=written.first,
         doubtful=tuple(sorted(mark.index + 1 for mark in journal.possibly_charged)),
     )
+
+
+def spent(tally: Tally) -> dict[str, Any]:
+    """What a run has taken up and spent, under the names of `Summary` and `Snapshot`."""
+    names = ("cached", "requests", "retries", "prompt_tokens", "completion_tokens")
+    return {name: getattr(tally, name) for name in names} | {"cost_usd": tally.cost}
 
 
 def exit_code(job: Job, written: Written) -> int:

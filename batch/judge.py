@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 
 from .errors import BatchError, Denied, Halted, Interrupted, RunRefused
 from .job import Job, share
+from .journal.lock import storage
 from .records import Answer, Failure, Outcome
 from .tally import Tally
 
@@ -62,6 +66,24 @@ class Stop:
             self.hard.set()
         self.error, self.at = self.error or Interrupted(signum), self.at or monotonic()
         self.event.set()
+
+    @contextmanager
+    def ending(self, folder: Path) -> Iterator[None]:
+        """Whatever goes wrong inside ends the run in order: nothing more is sent, and the summary says why.
+
+        Args:
+            folder: Where storage failed that does not say where.
+        """
+        try:
+            yield
+        except BatchError as error:
+            self.because(error)
+        except OSError as error:
+            self.because(storage(Path(error.filename or folder), error))
+        except KeyboardInterrupt:
+            self.interrupt(signal.SIGINT)
+        except Exception as error:
+            self.because(BatchError(f"a bug, please report it: {type(error).__name__}: {error}"))
 
 
 class Judge:

@@ -6,13 +6,11 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import tempfile
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -28,14 +26,14 @@ from .ended import ended, exit_code
 from .engines import Engine
 from .engines.processes import Lost, Processes
 from .engines.threads import Threads
-from .errors import BatchError, Busy, Denied, Halted, Interrupted, JobError, TryLater
+from .errors import BatchError, Busy, Denied, Interrupted, JobError, TryLater
 from .export import Written
 from .formats.frame import Frame
 from .job import Job, dated
 from .journal import Journal
-from .journal.lock import storage
 from .judge import Judge, Stop
 from .pace import Pace, Stopped
+from .pulse import Pulse, late
 from .quota import Quota, place
 from .records import Attempt, Failure, Outcome, Prompt
 from .tally import Snapshot, Summary, Tally
@@ -82,7 +80,7 @@ def run(job: Job, *, watch: Watch | None = None, stop: Stop | None = None, frame
 
 def _opened(job: Job, stop: Stop, watch: Watch, telling: Telling, stack: ExitStack, frame: Frame | None) -> Trip:
     """Open everything; a signal or the deadline that ends a wait meanwhile is the reason, not the wait."""
-    deadline = threading.Timer(float(job.deadline or 0), lambda: stop.because(_late(job)))
+    deadline = threading.Timer(float(job.deadline or 0), lambda: stop.because(late(job)))
     deadline.daemon = True
     if job.deadline:
         deadline.start()
@@ -92,10 +90,6 @@ def _opened(job: Job, stop: Stop, watch: Watch, telling: Telling, stack: ExitSta
         raise stop.error or error from None
     finally:
         deadline.cancel()
-
-
-def _late(job: Job) -> Halted:
-    return Halted(f"stopped at --deadline {job.deadline:g} s")
 
 
 class Trip:
@@ -156,9 +150,19 @@ class Trip:
         self.flying: dict[int, bytes] = {}
         self.written: Written | None = None
         self.home = threading.Event()
-        self.estimate: int | None = None
-        self.waited = 0.0
-        self.bounds: Counter[str] = Counter()
+        self.pulse = Pulse(
+            job,
+            self.begun,
+            stop,
+            self.home,
+            tally=self.tally,
+            alignment=self.alignment,
+            pace=self.pace,
+            journal=self.journal,
+            stamps=connection.client.stamps,
+            flying=self.flying,
+            show=self._show,
+        )
 
     def is_done_already(self) -> bool:
         """Whether an earlier run did exactly this, to the last row, and its output is still there."""
@@ -171,15 +175,12 @@ class Trip:
         Raises:
             BatchError: The run did not begin: job or input must be changed, a pipe was waited for in vain, the disk refused.
         """
-        pulse = threading.Thread(target=self._pulse, name="pulse", daemon=True)
-        pulse.start()
-        # Counting reads the whole input, so it goes on beside the first requests.
-        threading.Thread(target=self._count, name="count", daemon=True).start()
+        self.pulse.start()
         try:
             self._ask_prompts()
         finally:
             self.home.set()
-            pulse.join()
+            self.pulse.join()
 
     def _ask_prompts(self) -> None:
         engine = self._engine()
@@ -218,20 +219,6 @@ class Trip:
                 raise self.journal.failed
             self.journal.flush()
 
-    @contextlib.contextmanager
-    def _ending(self) -> Iterator[None]:
-        """Whatever goes wrong inside ends the run in order: nothing more is sent, and the summary says why."""
-        try:
-            yield
-        except BatchError as error:
-            self.stop.because(error)
-        except OSError as error:
-            self.stop.because(storage(Path(error.filename or self.journal.folder), error))
-        except KeyboardInterrupt:
-            self.stop.interrupt(signal.SIGINT)
-        except Exception as error:
-            self.stop.because(BatchError(f"a bug, please report it: {type(error).__name__}: {error}"))
-
     def write_the_output(self) -> None:
         """Export, unless the input could not be read to its end."""
         if not self.alignment.reading.whole or self.journal.failed is not None or self.stop.hard.is_set():
@@ -257,15 +244,15 @@ class Trip:
             left = tally.read - tally.cached - tally.ok - tally.failed
             written = Written(tally.read, tally.cached + tally.ok, tally.failed, max(0, left))
         code = error.exit_status if error else exit_code(self.job, written)
-        bound = self.bounds.most_common(1)[0][0] if self.bounds and tally.requests else ""
         summary = ended(self.job, written, tally, self.journal, begun=self.begun, code=code, error=error)
-        return replace(summary, bound_by=bound)
+        return replace(summary, bound_by=self.pulse.bound)
 
-    def _count(self) -> None:
-        with contextlib.suppress(BatchError):  # the reading pass comes to the same place and says so
-            total = self.alignment.source.estimate()
-            rows = min(total, self.job.limit) if total and self.job.limit else total
-            self.estimate = rows * self.job.repeat if rows else rows
+    def _show(self, now: Snapshot) -> None:
+        self.telling.watch(now)
+        self.watch(now)
+
+    def _ending(self) -> AbstractContextManager[None]:
+        return self.stop.ending(self.journal.folder)
 
     def _engine(self) -> Engine:
         job = self.job
@@ -361,56 +348,6 @@ class Trip:
         while not engine.wait(0.1):
             if self.stop.hard.is_set() or (self.stop.event.is_set() and monotonic() - self.stop.at > DRAIN):
                 return
-
-    def _pulse(self) -> None:
-        """Ten times a second: see whether it is time to end, and show how far it is; once a second into the journal, too."""
-        while not self.home.wait(0.1):
-            with self._ending():
-                self._look()
-        with self._ending():
-            self._show()
-
-    def _look(self) -> None:
-        if self.journal.failed is not None:
-            self.stop.because(self.journal.failed)
-        if self.job.deadline and monotonic() - self.begun > float(self.job.deadline):
-            self.stop.because(_late(self.job))
-        if self.stop.event.is_set():
-            self.pace.stop()
-        self._show()
-        with contextlib.suppress(BatchError):  # the next look finds out
-            self.journal.tick(asdict(self.pace.state()))  # which drops more than one a second
-
-    def _show(self) -> None:
-        now = self._snapshot()
-        self.telling.watch(now)
-        self.watch(now)
-
-    def _snapshot(self) -> Snapshot:
-        tally, pace, alignment = self.tally, self.pace.state(), self.alignment
-        waited = self.connection.client.stamps.waited
-        bound = "signature" if waited > self.waited else pace.bound_by
-        self.waited = waited
-        self.bounds[bound] += 1
-        return Snapshot(
-            total=alignment.spool.count if alignment.reading.whole else self.estimate,
-            exact=alignment.reading.whole,
-            done=tally.done,
-            ok=tally.ok,
-            failed=tally.failed,
-            cached=tally.cached,
-            requests=tally.requests,
-            retries=tally.retries,
-            prompt_tokens=tally.prompt_tokens,
-            completion_tokens=tally.completion_tokens,
-            cost_usd=tally.cost,
-            in_flight=pace.in_flight,
-            width=pace.window,
-            bound=bound,
-            waiting=f"stopping, {len(self.flying)} still in flight (again: leave them)"
-            if self.stop.event.is_set()
-            else pace.why,
-        )
 
 
 def _shared(job: Job, stack: ExitStack) -> Quota | None:
