@@ -45,9 +45,9 @@ def check(data: bytes) -> None:
         return
     found, refused = expand(data, suffix, block)
     again = expand(data, suffix, 4096)
-    assert again[1] == refused and found.startswith(again[0]) if refused else again == (found, refused), (
-        "blocks make a difference"
-    )
+    # Where damage shows depends on the pieces; libzstd holds the length that a frame claims against a last block of nothing only
+    # when it has both in one piece.
+    assert again == (found, refused) or ((refused or again[1]) and (again[0].startswith(found) or found.startswith(again[0])))
     if suffix == ".gz":
         try:
             expected = gzip.GzipFile(fileobj=io.BytesIO(data)).read(ENOUGH)
