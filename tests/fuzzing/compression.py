@@ -45,7 +45,7 @@ def check(data: bytes) -> None:
         return
     found, refused = expand(data, suffix, block)
     again = expand(data, suffix, 4096)
-    # Where damage shows depends on the pieces: only in one piece does libzstd hold the length that a frame claims against a last
+    # Where damage shows depends on the pieces: only in one does libzstd hold the length that a frame claims against a last
     # block of nothing.
     assert again == (found, refused) or ((refused or again[1]) and (again[0].startswith(found) or found.startswith(again[0])))
     if suffix == ".gz":
