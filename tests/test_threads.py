@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
-from batch.engines.threads import QUEUED, Threads
+from batch.clock import SystemClock
+from batch.engines.threads import FEW, QUEUED, Threads
 from batch.records import Prompt
+
+
+def until(true: Callable[[], bool]) -> bool:
+    """Wait until it is true; False when half a minute was not enough."""
+    end = time.monotonic() + 30
+    while not true() and time.monotonic() < end:
+        time.sleep(0.001)
+    return true()
 
 
 def prompt(index: int) -> Prompt:
@@ -60,6 +71,60 @@ def test_never_more_threads_than_the_window_is_wide() -> None:
     threads.finish()
     assert threads.wait(30)
     assert len(names) <= 5
+
+
+def test_more_threads_are_started_only_while_the_processor_has_time_for_them() -> None:
+    now, used, gate = 100.0, 0.0, threading.Semaphore(0)
+    names: set[str] = set()
+    done: list[int] = []
+
+    class Stepped(SystemClock):
+        def monotonic(self) -> float:
+            return now
+
+    def work(one: Prompt) -> None:
+        names.add(threading.current_thread().name)
+        gate.acquire()
+        done.append(one.index)
+
+    def put_after(ended: int, index: int) -> None:
+        gate.release(ended - len(done))
+        assert until(lambda: len(done) == ended and len(names) >= FEW)
+        assert threads.put(prompt(index))
+
+    threads = Threads(work, lambda: 64, threading.Event(), clock=Stepped(), cpu=lambda: used)
+    for index in range(40):
+        assert threads.put(prompt(index))
+    now, used = now + 1, used + 1
+    put_after(5, 40)
+    now, used = now + 1, used + 1
+    put_after(10, 41)
+    assert len(names) == FEW
+    now += 1
+    put_after(15, 42)
+    assert until(lambda: len(names) == 2 * FEW)
+    gate.release(64)
+    threads.finish()
+    assert threads.wait(30)
+    assert sorted(done) == list(range(43))
+
+
+def test_there_are_as_many_threads_as_the_window_is_wide_while_the_server_takes_its_time() -> None:
+    all_there = threading.Barrier(65)
+
+    def work(one: Prompt) -> None:
+        all_there.wait(30)
+
+    threads = Threads(work, lambda: 64, threading.Event())
+    for index in range(64):
+        assert threads.put(prompt(index))
+    feeder = threading.Thread(target=lambda: [threads.put(prompt(index)) for index in range(64, 64 * 4)])
+    feeder.start()
+    for _ in range(4):
+        all_there.wait(30)
+    feeder.join(30)
+    threads.finish()
+    assert threads.wait(30)
 
 
 def test_stopping_drops_what_is_queued() -> None:

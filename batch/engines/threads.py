@@ -1,54 +1,82 @@
-"""Prompts worked on by threads of this process, as many as the window is wide."""
+"""Prompts worked on by threads of this process, as many as the window is wide and the processor can make use of."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from time import monotonic
+from time import monotonic, process_time
 
+from ..clock import SYSTEM, Clock
 from ..records import Prompt
 
 QUEUED = 2
 """Prompts waiting for each one in flight: enough that no worker idles, and no more of the input in memory."""
 
+FEW = 4
+"""Threads to begin with; at every look their number may double."""
+
+LOOK = 0.05
+"""Seconds from one look at the processor to the next; a tenth of it until the first prompt has come to its end."""
+
+CROWDED = 0.7
+"""Of one processor. A process that uses more is held back by its interpreter lock, and more threads than keep it busy only take
+it out of each other's hands."""
+
 
 class Threads:
     """Threads that take prompts from a bounded queue and do `work` with each.
 
-    Threads are started as the window widens, never more than it is wide.
+    Threads are started as prompts wait: never more than the window is wide, and none while prompts come to their end as fast as
+    the processor can see to them.
 
     Args:
         work: What is done with one prompt; it must not raise.
         width: How many may be in flight now.
         stopping: Once set, prompts still queued are dropped and `put` takes no more.
+        clock: Spaces the looks.
+        cpu: Seconds of processor time this process has used.
     """
 
-    def __init__(self, work: Callable[[Prompt], None], width: Callable[[], int], stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        work: Callable[[Prompt], None],
+        width: Callable[[], int],
+        stopping: threading.Event,
+        *,
+        clock: Clock = SYSTEM,
+        cpu: Callable[[], float] = process_time,
+    ) -> None:
         self._work = work
         self._width = width
         self._stopping = stopping
+        self._clock = clock
+        self._cpu = cpu
         self._queue: SimpleQueue[Prompt | None] = SimpleQueue()
         self._room = threading.Event()
+        self._enough = 0
         self._threads: list[threading.Thread] = []
+        self._most = FEW
+        self._ended = 0
+        self._looked = clock.monotonic(), cpu(), 0
 
     def put(self, prompt: Prompt) -> bool:
         """Queue a prompt, waiting while the queue is full; False once the run is stopping."""
-        width = self._width()
-        if len(self._threads) < width and (self._queue.qsize() or not self._threads):
-            self._start()
-        while self._queue.qsize() >= QUEUED * width and not self._stopping.is_set():
+        while not self._stopping.is_set():
+            width = self._width()
+            waiting = self._queue.qsize()
+            if len(self._threads) < width and (waiting or not self._threads):
+                self._look()
+                self._start(min(width, self._most) if waiting else 1)
+            if waiting < QUEUED * width:
+                self._queue.put(prompt)
+                return True
+            self._enough = width
             self._room.clear()
             # Looked at again after the clearing, for a worker may have made room in between.
-            if self._queue.qsize() >= QUEUED * width:
-                self._room.wait(0.5)
-            width = self._width()
-            if len(self._threads) < width:
-                self._start()
-        if self._stopping.is_set():
-            return False
-        self._queue.put(prompt)
-        return True
+            if self._queue.qsize() > width:
+                self._room.wait(self._pause if len(self._threads) < width else 0.5)
+        return False
 
     def finish(self) -> None:
         """No more prompts come; threads end once the queue is empty (or dropped, when stopping)."""
@@ -62,20 +90,38 @@ class Threads:
             thread.join(max(0.0, until - monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _start(self) -> None:
-        thread = threading.Thread(target=self._loop, name=f"ask-{len(self._threads)}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            if not self._threads:
-                raise
-            return  # the machine gives no more threads: those there are do the work
-        self._threads.append(thread)
+    @property
+    def _pause(self) -> float:
+        return LOOK if self._ended else LOOK / 10
+
+    def _look(self) -> None:
+        """Let more threads be started, unless the processor is what there is too little of."""
+        now = self._clock.monotonic()
+        since, spent, ended = self._looked
+        if now - since < self._pause:
+            return
+        self._looked = now, self._cpu(), self._ended
+        crowded = self._ended > ended and self._looked[1] - spent >= CROWDED * (now - since)
+        self._most = len(self._threads) if crowded else max(FEW, 2 * len(self._threads))
+
+    def _start(self, count: int) -> None:
+        """Have so many threads."""
+        while len(self._threads) < count:
+            thread = threading.Thread(target=self._loop, name=f"ask-{len(self._threads)}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+                return  # the machine gives no more threads: those there are do the work
+            self._threads.append(thread)
 
     def _loop(self) -> None:
-        take, room, stopping = self._queue.get, self._room, self._stopping
-        while (prompt := take()) is not None:
-            if not room.is_set():
+        queue, room, stopping = self._queue, self._room, self._stopping
+        while (prompt := queue.get()) is not None:
+            # Half of the queue at a time: whoever fills it is woken once for many prompts.
+            if queue.qsize() <= self._enough and not room.is_set():
                 room.set()
             if not stopping.is_set():
                 self._work(prompt)
+                self._ended += 1
