@@ -18,9 +18,9 @@ FIRST_PAUSE, PAUSE_GROWTH, LONGEST_PAUSE = 0.5, 1.5, 10.0
 ENOUGH_FAILURES = 20
 """So many failures in a row, of any workers, are an outage whatever the number in flight."""
 
-REFUSALS, DRAIN = 4.0, 1 / 8
-"""A refusal counts one, a request sent takes an eighth of one back, and at four everybody is meant: the gate closes. A server
-that refuses one request in twenty at random, and means no more by it, comes to four once in thousands."""
+REFUSALS, SHARE, DRAIN = 4.0, 1 / 16, 1 / 8
+"""A refusal counts one, a request sent takes an eighth of one back, and at four, or one for every sixteen that may be out,
+everybody is meant: the gate closes. A server that refuses one request in twenty at random comes to that once in thousands."""
 
 MERCY = 600.0
 """Seconds of a pause within which no row is charged twice for having been the probe."""
@@ -87,6 +87,7 @@ class Gate:
         self._enough = float("inf")
         self._let_in = 0
         self._refusals = 0.0
+        self._storm = False
         self._rests: list[float] = []
         self.out = 0
         self._sent = 0
@@ -103,7 +104,7 @@ class Gate:
     @property
     def storm(self) -> bool:
         """Whether it is closed because refusals were a considerable share of what was sent."""
-        return self.closed and self._refusals >= REFUSALS
+        return self.closed and self._storm
 
     @property
     def opening(self) -> bool:
@@ -201,7 +202,9 @@ class Gate:
         else:
             self._quiet_since = now
             if not self._throttled:
-                self._until = now
+                # It was sent before; the server may be there again, or for the last time.
+                self._pauses = 0
+                self._until = min(self._until, now + self._pause())
 
     def failed(self, now: float, error: CallError, number: int, size: float, rows: int) -> bool:
         """One attempt failed.
@@ -246,7 +249,9 @@ class Gate:
             if self._ramp is not None and self._ramp < self._enough:
                 # Fewer were out than were let in before: the number is not what is refused.
                 self._enough = float("inf")
-            if self._refusals >= REFUSALS or self._places(size) - len(self._rests) < 1:
+            places = self._places(size)
+            self._storm = self._refusals >= max(REFUSALS, SHARE * places)
+            if self._storm or places - len(self._rests) < 1:
                 self._patience = max(0.1, 2 * error.seconds)
                 self._let_in = self.out
                 self._close(now, why, True, hint)
@@ -291,7 +296,8 @@ class Gate:
         let_in = min(self._let_in, size) if self._throttled else 0.0
         self._ramp, self._enough = max(2.0, let_in / 2), let_in or float("inf")
         # After a storm the next refusal is one.
-        self._refusals = min(self._refusals, REFUSALS - 1)
+        if self._storm:
+            self._refusals = REFUSALS - 1
         self._closed_at = self._probe = None
         self.why = ""
 

@@ -27,6 +27,7 @@ class Ticket:
         tokens: Estimated tokens.
         taken: The tokens that were reserved: the estimate, corrected by what earlier ones were worth.
         booking: The reserved time, once there is one.
+        overtaken: Whether one with a later time went before it, because its holder woke late.
         timer: Until when its holder sleeps.
         event: What wakes its holder.
         out: How many were out when it went, itself included; 0 while it has not gone.
@@ -38,6 +39,7 @@ class Ticket:
     tokens: int
     taken: float = 0.0
     booking: Booking | None = None
+    overtaken: bool = False
     timer: float = float("inf")
     event: Event | None = None
     out: int = 0
@@ -147,6 +149,10 @@ class Line:
         """Whether this one goes now; from then on it is out until `done`, `failed` or `cancel`."""
         if ticket.booking is None or ticket.booking.at > now:
             return False
+        for other in self._booked:
+            if other is ticket:
+                break
+            other.overtaken = True
         self._booked.remove(ticket)
         self._booked_tokens -= ticket.tokens
         ticket.number, ticket.sent_tokens = self.gate.send(now, ticket.tokens)
@@ -166,11 +172,14 @@ class Line:
     def unbook(self) -> None:
         """Take back all times that were given out and not used; their holders are first in line again, in their order."""
         if self._booked:
-            first = self._booked[0].booking
-            assert first is not None
-            self.rate.undo(first)
+            first = next((ticket.booking for ticket in self._booked if not ticket.overtaken), None)
+            if first is not None:
+                self.rate.undo(first)
             for ticket in self._booked:
-                ticket.booking = None
+                if ticket.overtaken:
+                    # A later time has been used already, so this one cannot be undone; what it took is given back.
+                    self.rate.refund(1, ticket.taken)
+                ticket.booking, ticket.overtaken = None, False
             self._waiting.extendleft(reversed(self._booked))
             self._booked.clear()
             self._booked_tokens = 0

@@ -139,7 +139,7 @@ class Window:
         self._cohort = None
         self._phase, self._base, self._refusing, self._before = "ramp", None, None, None
         self._peak = self._interval = 0.0
-        self._sporadic = False
+        self._sporadic, self._doubt = False, DOUBT
 
     @property
     def most(self) -> int:
@@ -260,7 +260,7 @@ class Window:
             return
         if self._base is None:
             # However uncertain: the next sizes, which want to be sure of theirs, make it better.
-            self._base, ratio = here, 1.0
+            self._base, ratio = Mean(), 1.0
         else:
             ratio = here.mean / self._base.mean
             error = math.hypot(here.error, self._base.error)
@@ -270,14 +270,15 @@ class Window:
             if ratio >= 1.4 and self.busy:
                 self._cohort = None
                 return
-            if ratio >= 1.4 and ratio * (1 - error) < 1.4 and c.size < 4 * START:
-                # Still nobody knows, and a number this small does no harm.
+            if ratio >= 1.4 > ratio * (1 - error) and c.size < 4 * START:
+                # Still nobody knows, and a number this small does no harm: the next size tells better.
                 self._move("ramp", 1.5 * c.size)
                 return
             if ratio >= 1.4:
                 if here.error > 0.04 and self._more(c, 0.0, 0.0, 1.0, 2 * c.size):
                     return
-                self._peak, self._peak_size = c.out / here.mean, c.size
+                # What the server answered meanwhile it can do, whatever the latencies of a queue that still grows say.
+                self._peak, self._peak_size = max(c.out / here.mean, rate), c.size
                 if ratio > 1.6 and c.size == 2 * START:
                     # The first size may have been too large already.
                     self._held = here
@@ -285,11 +286,11 @@ class Window:
                     self._move("dip", START / 2)
                 elif ratio > 2.5:
                     # More than the growth can have done: the server has become slower since.
-                    self._dip(c, here)
+                    self._dip(c, here, self._peak)
                 else:
                     self._hold(now, c.out / ratio * SLACK + 1)
                 return
-            self._base.merge(here)
+        self._base.merge(here)
         if c.size >= self._ceiling:
             self._hold(now, c.size)
         else:
@@ -336,9 +337,9 @@ class Window:
             self._step = 0.4 if self._refusing is None else 0.03
             self._move("up", c.size + max(1, self._step * c.size))
 
-    def _dip(self, c: Cohort, held: Mean) -> None:
+    def _dip(self, c: Cohort, held: Mean, peak: float = 0.0) -> None:
         self._held, self._home = held, c.size
-        self._peak, self._peak_size = c.out / held.mean, c.size
+        self._peak, self._peak_size = max(c.out / held.mean, peak), c.size
         self._move("dip", 0.6 * c.size)
 
     def _judge_up(self, now: float, c: Cohort, here: Mean) -> None:
@@ -346,13 +347,13 @@ class Window:
         step = c.size / self._home - 1
         gain = c.size / self._home * self._held.mean / here.mean - 1
         if self._refusing is None:
-            error = math.hypot(here.error, self._held.error)
-            pays = gain > 0.2 * step
-            # To go on wrongly fills the server's queue, to turn back wrongly leaves it idle: both want to be sure.
-            sure, threshold = (1.5, 0.2 * step) if pays else (2.5, step)
-            # More than four times as many as it is held against would tell no more.
-            if self._more(c, gain, threshold, sure * error * (1 + gain), min(max(1500, 4 * c.size), 4 * self._held.n)):
+            error = math.hypot(here.error, self._held.error) * (1 + gain)
+            # To go on wrongly fills the server's queue, to turn back wrongly leaves it idle: both want to be sure. More than
+            # four times as many as it is held against would tell no more; then half of what was hoped for decides.
+            sure, threshold = (1.5, 0.2 * step) if gain > 0.2 * step else (2.5, step)
+            if self._more(c, gain, threshold, sure * error, min(max(1500, 4 * c.size), 4 * self._held.n)):
                 return
+            pays = gain > (0.5 if abs(gain - threshold) < sure * error else 0.2) * step
         else:
             pays = here.mean < 1.15 * self._held.mean
         if not pays or self.busy:
@@ -402,8 +403,9 @@ class Window:
         if self.fixed:
             return
         if storm:
-            if self._sporadic:
-                self._sporadic, self._doubt = False, 2 * self._doubt
+            # They do depend on what is sent: it takes more to be convinced of the contrary the next time.
+            self._doubt = 4 * self._doubt if self._sporadic else max(8 * DOUBT, self._doubt)
+            self._sporadic, self._let_in = False, 0
         elif self._sporadic:
             return
         elif self._refusing is not None and self._let_in >= self._doubt and went >= self._refused_at and out <= self._refusing:
@@ -417,8 +419,7 @@ class Window:
         if went >= self._refused_at and self._before is None:
             self._before = ("ramp", self._target, None) if self._phase == "ramp" else ("hold", self._home, self._refusing)
             if self._refusing is None:
-                self._blamed = self._before
-            self._let_in = 0
+                self._blamed, self._let_in = self._before, 0
             self._repeats = self._repeats + 1 if now - self._refused_at < 30.0 else 0
             self._refused_at = now
             # When the third number in a row is refused, a rate must be meant: come down to that faster.
