@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from random import Random
 
 from ..errors import CallError, Throttled, Unreachable
 from ..records import Hints
-
-CAP = 120.0
-"""Seconds a single `Retry-After` or reset is believed; after them a probe asks again."""
+from .allowance import CAP, Allowances
 
 FIRST_PAUSE, PAUSE_GROWTH, LONGEST_PAUSE = 0.5, 1.5, 10.0
 """Seconds from a closing to the first probe, and how they grow up to the longest between two probes."""
@@ -24,31 +21,6 @@ everybody is meant: the gate closes. A server that refuses one request in twenty
 
 MERCY = 600.0
 """Seconds of a pause within which no row is charged twice for having been the probe."""
-
-
-@dataclass(slots=True)
-class _Allowance:
-    """What a response's headers leave of a limit: so much may be sent in all until it is renewed.
-
-    Attributes:
-        until: When it is renewed.
-        total: So many may have been sent by then, counted from the beginning of the run.
-        heard: The number of the request whose response said so.
-        most: The most that was ever left; after a renewal, and before the next response, no more than this may go.
-        length: The longest that a renewal was ever away.
-    """
-
-    until: float
-    total: float
-    heard: int
-    most: float
-    length: float
-
-    def wait(self, now: float, sent: float, more: float) -> float:
-        """When so many more may be sent: now, or at the renewal."""
-        if now >= self.until:
-            self.until, self.total = now + self.length, sent + max(self.most, more)
-        return now if sent + more <= self.total else self.until
 
 
 class Gate:
@@ -92,8 +64,7 @@ class Gate:
         self.out = 0
         self._sent = 0
         self._sent_tokens = 0.0
-        self._requests: _Allowance | None = None
-        self._tokens: _Allowance | None = None
+        self._allowances = Allowances()
         self.why = ""
 
     @property
@@ -148,17 +119,7 @@ class Gate:
             self._open(size)
         while self._rests and self._rests[0] <= now:
             heappop(self._rests)
-        if self._requests is None and self._tokens is None:
-            return now
-        return self._allowed(now, requests, tokens)
-
-    def _allowed(self, now: float, requests: int, tokens: float) -> float:
-        at = now
-        if self._requests is not None:
-            at = self._requests.wait(now, self._sent, requests)
-        if self._tokens is not None:
-            at = max(at, self._tokens.wait(now, self._sent_tokens, tokens))
-        return at
+        return self._allowed(now, requests, tokens) if self._allowances else now
 
     def send(self, now: float, tokens: float) -> tuple[int, float]:
         """Note that one is sent; while the gate is closed it is the probe.
@@ -304,27 +265,10 @@ class Gate:
     def hear(self, now: float, hints: Hints, sent: int, sent_tokens: float) -> bool:
         """What a response's headers leave of the limits, for the request that was number `sent`.
 
-        A remaining number without a reset that lies ahead says nothing. The limits themselves are not taken as rates: some
-        count a day, some are not the binding ones.
-
         Returns:
             Whether nobody may go any more until a limit is renewed.
         """
-        news = False
-        if hints.remaining_requests is not None and hints.reset_requests:
-            self._requests = _newer(self._requests, now, sent, sent, hints.remaining_requests, hints.reset_requests)
-            news = True
-        if hints.remaining_tokens is not None and hints.reset_tokens:
-            self._tokens = _newer(self._tokens, now, sent, sent_tokens, hints.remaining_tokens, hints.reset_tokens)
-            news = True
-        return news and self._allowed(now, 1, 0.0) > now
+        return self._allowances.hear(now, hints, sent, sent_tokens) and self._allowed(now, 1, 0.0) > now
 
-
-def _newer(old: _Allowance | None, now: float, number: int, sent: float, remaining: float, reset: float) -> _Allowance:
-    reset = min(reset, CAP)
-    if old is None:
-        return _Allowance(now + reset, sent + remaining, number, remaining, reset)
-    old.most, old.length = max(old.most, remaining), max(old.length, reset)
-    if number >= old.heard:
-        old.until, old.total, old.heard = now + reset, sent + remaining, number
-    return old
+    def _allowed(self, now: float, requests: int, tokens: float) -> float:
+        return self._allowances.wait(now, self._sent, requests, self._sent_tokens, tokens)

@@ -5,72 +5,34 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from threading import Event, Lock
-from types import TracebackType
 from typing import Literal
 
 from ..clock import SYSTEM, Clock
-from ..errors import BatchError, CallError, Outage
+from ..errors import CallError, Outage
 from ..records import Reply
 from .gate import Gate
 from .line import Line, Ticket
 from .rate import Rate
+from .state import Bound, PaceState, Stopped
 from .window import BUSY, Window
-
-Bound = Literal["rpm", "tpm", "server", "concurrency", "input", "cpu", "signature", "latency"]
 
 LONG = 3_600.0
 """Seconds that somebody sleeps who will be woken."""
 
 
-class Stopped(BatchError):
-    """The run is being stopped; the row stays pending."""
-
-
-@dataclass(frozen=True, slots=True)
-class PaceState:
-    """What the pace is doing, for display.
-
-    Attributes:
-        open: Whether requests may go.
-        opens_in: Seconds until the next probe or until a limit is renewed, 0 when open.
-        why: Why it is closed, one line; "" when open.
-        in_flight: Rows that hold a permit.
-        out: Attempts that were sent and have no end yet.
-        waiting: Attempts in line.
-        window: How many attempts may be out.
-        bound_by: What the run is held back by; `concurrency` means that a larger
-            number was not allowed, `latency` that the right one is still being looked for.
-    """
-
-    open: bool
-    opens_in: float
-    why: str
-    in_flight: int
-    out: int
-    waiting: int
-    window: int
-    bound_by: Bound
-
-
 class Turn:
-    """One attempt that may be sent now. It ends with exactly one of `done`, `failed` and `cancel`.
+    """One attempt that may be sent now. It ends with exactly one of `done`, `failed` and `cancel`."""
 
-    As a context manager it cancels itself when neither of the others was called.
-    """
-
-    __slots__ = ("_over", "_pace", "_ticket")
+    __slots__ = ("_pace", "_ticket")
 
     def __init__(self, pace: Pace, ticket: Ticket) -> None:
         self._pace = pace
         self._ticket = ticket
-        self._over = False
 
     def done(self, reply: Reply) -> None:
         """An answer came; its token usage takes the place of the estimate."""
-        self._over = True
         self._pace._done(self._ticket, reply)
 
     def failed(self, error: CallError) -> bool:
@@ -79,23 +41,11 @@ class Turn:
         Returns:
             Whether the attempt counts against the row's attempts.
         """
-        self._over = True
         return self._pace._failed(self._ticket, error)
 
     def cancel(self) -> None:
         """Nothing was sent: what was taken is given back."""
-        self._over = True
         self._pace._cancel(self._ticket)
-
-    def __enter__(self) -> Turn:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not self._over:
-            if isinstance(error, CallError):
-                self.failed(error)
-            else:
-                self.cancel()
 
 
 class Pace:

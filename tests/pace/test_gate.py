@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch.errors import BadBody, CallError, Dropped, ServerFault, Throttled, TimedOut, Unreachable
-from batch.pace.gate import CAP, LONGEST_PAUSE, REFUSALS, Gate
+from batch.pace.allowance import CAP
+from batch.pace.gate import LONGEST_PAUSE, REFUSALS, Gate
 from batch.records import Hints
 
 SIZE = 64

@@ -135,13 +135,6 @@ def test_a_cancelled_turn_gives_its_time_back() -> None:
     assert len(results) == 1
 
 
-def test_a_turn_that_is_left_without_a_word_is_cancelled() -> None:
-    pace = Pace(concurrency=4)
-    with pytest.raises(ValueError, match="broken"), pace.turn(0):
-        raise ValueError("broken")
-    assert pace.state().out == 0
-
-
 def test_a_new_rate_reaches_those_who_already_wait() -> None:
     clock = Stepped()
     pace = Pace(rpm=1, clock=clock)
