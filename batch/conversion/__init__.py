@@ -132,6 +132,9 @@ def _tables(source: Source, target: str, write: str, losses: Losses, report: Rep
             _account(chunk, columns or {}, write, strange, losses)
             sink.write(chunk, range(len(chunk)), [{}] * len(chunk))
             report.rows += len(chunk)
+        if write == "jsonl" and source.columns and not report.rows:
+            losses.place = source.name
+            losses.add("the names of the columns, for there are no rows")
         sink.commit()
 
 

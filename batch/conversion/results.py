@@ -54,7 +54,7 @@ def from_line(line: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
     error = _innermost(line)
     code = error.get("code") or error.get("errorCode") or error.get("type")
     if found["error_kind"]:
-        status = code if isinstance(code, int) else STATUSES.get(str(code)) if "result" in line else None
+        status = code if type(code) is int else STATUSES.get(str(code)) if "result" in line else None
         if found["http_status"] is None and status is not None:
             found |= {"http_status": status, "error_kind": _kind_of(status)}
         found |= {"error_kind": code} if isinstance(code, str) and code in KINDS else {}
@@ -182,7 +182,8 @@ def _completion(members: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
     body = _raw(members)
     if "choices" in body:
         return body
-    blocks = [block for block in body.get("content") or () if isinstance(block, dict)]
+    content = body.get("content")
+    blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
     if len(blocks) > 1:
         losses.add("where one content block of an answer ends and the next begins")
     for block in blocks:
@@ -212,7 +213,8 @@ def _message(members: Mapping[str, Any], number: int, losses: Losses) -> dict[st
     losses.members(body, {"id", "object", "created", "model", "choices", "usage"}, "answers")
     if body.get("created"):
         losses.add("when answers were made ('created')")
-    choices = body.get("choices") or [{}]
+    choices = body.get("choices")
+    choices = choices if isinstance(choices, list) and choices else [{}]
     if len(choices) > 1:
         losses.add("choices after the first")
     choice = choices[0] if isinstance(choices[0], dict) else {}

@@ -47,9 +47,9 @@ def members(line: Mapping[str, Any]) -> dict[str, Any] | None:
 def _openai(response: Any, error: Any) -> dict[str, Any]:
     if isinstance(response, dict) and "choices" in response:
         return _answer(response, 200)
-    status, body = (response.get("status_code"), response.get("body")) if isinstance(response, dict) else (None, None)
+    status, body = _count(_object(response).get("status_code")), _object(response).get("body")
     # A refusal by the server has no error of its own: its status tells.
-    if error is None and isinstance(body, dict) and isinstance(status, int) and status < 400:
+    if error is None and isinstance(body, dict) and status is not None and status < 400:
         return _answer(body, status)
     return _failure(error if error is not None else body, status)
 
@@ -62,6 +62,14 @@ def _anthropic(result: dict[str, Any]) -> dict[str, Any]:
 
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _answer(body: Any, status: int) -> dict[str, Any]:
@@ -83,24 +91,24 @@ def _answer(body: Any, status: int) -> dict[str, Any]:
         "error": None,
         "error_kind": None,
         "http_status": status,
-        "answer_model": body.get("model"),
-        "finish_reason": reason,
-        "prompt_tokens": usage.get("prompt_tokens", usage.get("input_tokens")),
-        "completion_tokens": usage.get("completion_tokens", usage.get("output_tokens")),
+        "answer_model": _word(body.get("model")),
+        "finish_reason": _word(reason),
+        "prompt_tokens": _count(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        "completion_tokens": _count(usage.get("completion_tokens", usage.get("output_tokens"))),
         "raw": exact.dumps(body).decode("utf-8"),
     }
 
 
-def _failure(error: Any, status: Any) -> dict[str, Any]:
+def _failure(error: Any, status: int | None) -> dict[str, Any]:
     while isinstance(error, dict) and isinstance(error.get("error"), dict):
         error = error["error"]
     code, words = "", as_text(error)
     if isinstance(error, dict):
         code = as_text(error.get("code") or error.get("errorCode") or error.get("type"))
         words = as_text(error.get("message") or error.get("errorMessage")) or words
-    if status is None and isinstance(error, dict) and isinstance(error.get("code"), int):
-        status = error["code"]
-    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
+    if status is None and isinstance(error, dict):
+        status = _count(error.get("code"))
+    refused = status is not None and 400 <= status < 500 and status not in (408, 425, 429)
     unsent = code in ("batch_expired", "batch_cancelled") or words in ("expired", "canceled")
     return {
         "response": "",

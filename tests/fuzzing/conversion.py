@@ -57,7 +57,7 @@ def check(data: bytes) -> None:
         assert len(before) == len(after) == report.rows
         if read in TABLES and write in TABLES:
             assert list(map(exact.dumps, before)) == list(map(exact.dumps, after))
-        elif read in REQUESTS:
+        elif read in REQUESTS and (read != "bedrock" or all("anthropic_version" in row["modelInput"] for row in before)):
             assert before == after
 
 
