@@ -70,6 +70,33 @@ def test_a_server_with_a_rate_of_its_own_is_used_up_to_it() -> None:
     assert run.refused <= 0.02 * run.requests + 20
 
 
+@pytest.mark.parametrize("concurrency", [None, 64])
+@pytest.mark.parametrize("slowly", [False, True])
+def test_a_server_that_refuses_one_in_twenty_is_used_nonetheless(concurrency: int | None, slowly: bool) -> None:
+    run = simulate(Server(10_000, mixed(0.01, 0.4), moody=0.05, slowly=slowly), rows=5_000, concurrency=concurrency)
+    assert run.seconds <= 2 * 5_000 * 0.205 / 0.95 / 64
+    assert run.requests <= 1.07 * 5_000
+
+
+@pytest.mark.parametrize("concurrency", [40, 64, 256])
+def test_a_number_that_was_chosen_too_large_is_brought_down_to_what_is_let_in(concurrency: int) -> None:
+    run = simulate(Server(32, mixed(0.16, 0.24), refuses=True), rows=5_000, concurrency=concurrency)
+    assert run.rate >= 0.9 * 32 / 0.2
+    assert run.requests <= 5_000 + concurrency + 0.02 * 5_000
+
+
+@pytest.mark.parametrize("retry_after", [None, 1.0])
+def test_a_number_that_a_rate_does_not_bear_costs_a_quarter_more_requests_at_most(retry_after: float | None) -> None:
+    run = simulate(Server(400, mixed(0.045, 0.055), rpm=1_200, retry_after=retry_after), rows=1_000, concurrency=64)
+    assert run.failed_rows == 0
+    assert run.requests <= 1.25 * 1_000
+
+
+def test_a_short_run_on_a_large_server_doubles_every_second_round_trip_at_least() -> None:
+    # 4, 8, 16, … until 2,000 are answered: nine times.
+    assert simulate(Server(500, mixed(0.19, 0.21)), rows=2_000).seconds <= 2 * 9 * 0.2
+
+
 def test_a_limit_told_in_headers_is_used_up_and_never_passed() -> None:
     run = simulate(Server(400, mixed(0.05, 0.15), quota=(200, 10.0)), seconds=100)
     assert run.answered >= 0.97 * 2_000
