@@ -92,7 +92,9 @@ class Table:
     def _open(self) -> Any:
         arrow = _arrow()
         try:
-            return arrow.parquet.ParquetFile(arrow.PythonFile(_Seekable(self.snapshot), mode="r"), buffer_size=BLOCK)
+            return arrow.parquet.ParquetFile(
+                arrow.PythonFile(_Seekable(self.snapshot), mode="r"), buffer_size=BLOCK, pre_buffer=False
+            )
         except (arrow.ArrowException, OSError, ValueError) as error:
             raise self._damaged(error) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import resource
+import tracemalloc
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -202,3 +203,15 @@ def test_a_write_beyond_the_limit_is_a_storage_error(table: Path, tmp_path: Path
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (tmp_path / "b.parquet").exists()
+
+
+def test_reading_holds_a_row_group_not_the_file(tmp_path: Path) -> None:
+    texts = pyarrow.table({"text": [f"{number:09d}" + "x" * 991 for number in range(40_000)]})
+    pyarrow.parquet.write_table(texts, tmp_path / "a.parquet", row_group_size=1_000, compression="none", use_dictionary=False)
+    tracemalloc.start()
+    try:
+        with formats.source(tmp_path / "a.parquet") as source:
+            assert sum(map(len, source.chunks())) == 40_000
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
