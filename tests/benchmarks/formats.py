@@ -187,6 +187,13 @@ def machine() -> str:
     )
 
 
+def write(told: list[str]) -> None:
+    """Put the table between its markers."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text("\n".join([before + BEGIN, *told, END + after]), encoding="utf-8")
+
+
 def main() -> None:
     """Measure everything, one process after the other."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.formats", description=__doc__)
@@ -210,9 +217,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     if not options.quick:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        PAGE.write_text("\n".join([before + BEGIN, *told, END + after]), encoding="utf-8")
+        write(told)
     return None
 
 
