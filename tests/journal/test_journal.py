@@ -260,6 +260,41 @@ def test_starting_afresh_keeps_the_old_journal_beside_the_new_one(path: Path) ->
     assert not list(path.parent.glob("*.new"))
 
 
+def test_what_does_not_come_to_a_beginning_leaves_no_trace(path: Path) -> None:
+    with Journal.open(path, at_begin=True) as journal:
+        journal.tick({"gate": "open"})
+        with pytest.raises(Busy, match="held by process"):
+            Journal.open(path)
+    assert list(path.parent.iterdir()) == []
+    with Journal.open(path, at_begin=True) as journal:
+        name = journal.id
+        journal.begin({})
+        journal.append(answered(1))
+    with Journal.open(path, at_begin=True) as journal:
+        assert (journal.id, len(journal)) == (name, 1)
+
+
+def test_a_fresh_journal_takes_the_place_of_the_old_one_at_its_beginning(path: Path) -> None:
+    journal = Journal.open(path)
+    journal.begin({})
+    journal.mark(key(7), 7)
+    journal.close()
+    before = path.read_bytes()
+    with Journal.open(path, fresh=True, at_begin=True) as journal:
+        assert (len(journal), journal.possibly_charged) == (0, [])
+    assert path.read_bytes() == before
+    with Journal.open(path, readonly=True) as journal:
+        assert [mark.index for mark in journal.possibly_charged] == [7]
+    with Journal.open(path, fresh=True, at_begin=True) as journal:
+        name = journal.id
+        journal.begin({})
+        assert journal.possibly_charged == []
+    with Journal.open(path) as journal:
+        assert (journal.id, len(journal.runs), journal.possibly_charged) == (name, 1, [])
+    (aside,) = path.parent.glob("*.old-*")
+    assert aside.read_bytes() == before
+
+
 def test_who_waited_for_the_old_journal_gets_the_new_one_after_its_holder(path: Path) -> None:
     with Journal.open(path) as journal:
         journal.append(answered(1))
