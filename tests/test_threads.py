@@ -27,7 +27,7 @@ def prompt(index: int) -> Prompt:
 
 def test_every_prompt_is_worked_on_once() -> None:
     done: list[int] = []
-    threads = Threads(lambda one: done.append(one.index), lambda: 8, threading.Event())
+    threads: Threads[Prompt] = Threads(lambda one: done.append(one.index), lambda: 8, threading.Event())
     for index in range(1000):
         assert threads.put(prompt(index))
     threads.finish()
@@ -61,7 +61,7 @@ def test_no_more_of_the_input_is_taken_than_the_queue_holds() -> None:
 
 def test_never_more_threads_than_the_window_is_wide() -> None:
     width, names = 2, set()
-    threads = Threads(lambda one: names.add(threading.current_thread().name), lambda: width, threading.Event())
+    threads: Threads[Prompt] = Threads(lambda one: names.add(threading.current_thread().name), lambda: width, threading.Event())
     for index in range(200):
         threads.put(prompt(index))
     assert len(names) <= 2
@@ -149,7 +149,7 @@ def test_stopping_drops_what_is_queued() -> None:
 
 def test_where_the_machine_gives_no_more_threads_those_there_are_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[int] = []
-    threads = Threads(lambda one: done.append(one.index), lambda: 8, threading.Event())
+    threads: Threads[Prompt] = Threads(lambda one: done.append(one.index), lambda: 8, threading.Event())
     assert threads.put(prompt(0))
 
     def refuse(thread: threading.Thread) -> None:

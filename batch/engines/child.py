@@ -12,6 +12,7 @@ import pickle
 import struct
 import sys
 import threading
+import time
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ from ..client import Client
 from ..errors import BatchError, CallError
 from ..records import Prompt, Reply
 from ..signature import Credentials
+from .threads import Threads
 
 HEAD = struct.Struct("<I")
 
@@ -79,9 +81,7 @@ class Sender:
     def __init__(self, client: Client, out: IO[bytes], threads: int) -> None:
         self._client = client
         self._out = out
-        self._most = threads
-        self._threads = 0
-        self._tasks: SimpleQueue[Task] = SimpleQueue()
+        self._threads: Threads[Task] = Threads(self._send, lambda: threads, threading.Event())
         self._results: SimpleQueue[Result] = SimpleQueue()
 
     def serve(self, stdin: IO[bytes]) -> None:
@@ -91,26 +91,24 @@ class Sender:
             EOFError: The parent is gone.
         """
         threading.Thread(target=self._tell, name="tell", daemon=True).start()
+        threading.Thread(target=self._hire, name="hire", daemon=True).start()
         while True:
-            self._tasks.put(read(stdin))
-            if self._tasks.qsize() > 1 or not self._threads:
-                self._start()
+            self._threads.put(read(stdin))
 
-    def _start(self) -> None:
-        if self._threads < self._most:
-            self._threads += 1
-            threading.Thread(target=self._send, name="send", daemon=True).start()
-
-    def _send(self) -> None:
+    def _hire(self) -> None:
+        """Start threads for what waits also while nothing new comes in."""
         while True:
-            number, body, content, key = self._tasks.get()
-            try:
-                result: Reply | CallError = self._client.call(Prompt(0, b"", 0, body, content), idempotency_key=key)
-            except CallError as error:
-                result = error.with_traceback(None)
-            except Exception as error:
-                result = CallError(f"a bug: {type(error).__name__}: {error}"[:500])
-            self._results.put((number, result))
+            time.sleep(self._threads.hire())
+
+    def _send(self, task: Task) -> None:
+        number, body, content, key = task
+        try:
+            result: Reply | CallError = self._client.call(Prompt(0, b"", 0, body, content), idempotency_key=key)
+        except CallError as error:
+            result = error.with_traceback(None)
+        except Exception as error:
+            result = CallError(f"a bug: {type(error).__name__}: {error}"[:500])
+        self._results.put((number, result))
 
     def _tell(self) -> None:
         while True:

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from time import monotonic, process_time
+from typing import Generic, TypeVar
 
 from ..clock import SYSTEM, Clock
-from ..records import Prompt
+
+T = TypeVar("T")
 
 QUEUED = 2
 """Prompts waiting for each one in flight: enough that no worker idles, and no more of the input in memory."""
@@ -24,7 +26,7 @@ CROWDED = 0.7
 it out of each other's hands."""
 
 
-class Threads:
+class Threads(Generic[T]):
     """Threads that take prompts from a bounded queue and do `work` with each.
 
     Threads are started as prompts wait: never more than the window is wide, and none while prompts come to their end as fast as
@@ -40,7 +42,7 @@ class Threads:
 
     def __init__(
         self,
-        work: Callable[[Prompt], None],
+        work: Callable[[T], None],
         width: Callable[[], int],
         stopping: threading.Event,
         *,
@@ -52,31 +54,44 @@ class Threads:
         self._stopping = stopping
         self._clock = clock
         self._cpu = cpu
-        self._queue: SimpleQueue[Prompt | None] = SimpleQueue()
+        self._queue: SimpleQueue[T | None] = SimpleQueue()
         self._room = threading.Event()
         self._enough = 0
         self._threads: list[threading.Thread] = []
+        self._hiring = threading.Lock()
         self._most = FEW
         self._ended = 0
         self._looked = clock.monotonic(), cpu(), 0
 
-    def put(self, prompt: Prompt) -> bool:
+    def put(self, prompt: T) -> bool:
         """Queue a prompt, waiting while the queue is full; False once the run is stopping."""
         while not self._stopping.is_set():
+            pause = self.hire()
             width = self._width()
-            waiting = self._queue.qsize()
-            if len(self._threads) < width and (waiting or not self._threads):
-                self._look()
-                self._start(min(width, self._most) if waiting else 1)
-            if waiting < QUEUED * width:
+            if self._queue.qsize() < QUEUED * width:
                 self._queue.put(prompt)
                 return True
             self._enough = width
             self._room.clear()
             # Looked at again after the clearing, for a worker may have made room in between.
             if self._queue.qsize() > width:
-                self._room.wait(self._pause if len(self._threads) < width else 0.5)
+                self._room.wait(pause)
         return False
+
+    def hire(self) -> float:
+        """Start threads for the prompts that wait, as far as window and processor allow it; `put` does so, too.
+
+        Returns:
+            Seconds after which it may allow more.
+        """
+        width, waiting = self._width(), self._queue.qsize()
+        if len(self._threads) >= width:
+            return 0.5
+        if waiting or not self._threads:
+            with self._hiring:
+                self._look()
+                self._start(min(width, self._most) if waiting else 1)
+        return self._pause
 
     def finish(self) -> None:
         """No more prompts come; threads end once the queue is empty (or dropped, when stopping)."""
