@@ -100,8 +100,10 @@ class Window:
         Returns:
             The cohort it belongs to; -1 for none.
         """
-        # While the size doubles, those that go at the upper end tell already.
-        full = 0.7 * self._target if self._phase == "ramp" else 0.9 * self._target
+        # While the size doubles, those that go at the upper end tell already; and at first any, for it is small.
+        full = 0.9 * self._target
+        if self._phase == "ramp":
+            full = 0.7 * self._target if self._base else 1
         if self.fixed or out < full * min(1.0, most / self.size):
             return -1
         cohort = self._cohort
@@ -252,6 +254,8 @@ class Window:
             shift = here.mean / self._held.mean
             if shift > 1.4 + 2 * here.error:
                 if c.size > 1 and self._refusing is None:
+                    # If it is the server that changed, a larger number may have become the right one.
+                    self._interval, self._down = 0.0, False
                     self._dip(c, here)
                     return
                 self._held = here
