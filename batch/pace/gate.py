@@ -84,7 +84,7 @@ class Gate:
 
     def limit(self, size: float) -> float:
         """How many may be out at once, of a window of `size`."""
-        return max(1.0, self._places(size) - len(self._rests))
+        return max(1.0, self._places(size) - len(self._rests)) if self._rests else self._places(size)
 
     def _places(self, size: float) -> float:
         return size if self._ramp is None else min(size, self._ramp)

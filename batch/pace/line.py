@@ -89,7 +89,7 @@ class Line:
             return False
         size = self.window.size
         return self.window.fixed or (
-            self.permits < max(64, 4 * size) and self.out + len(self._waiting) + len(self._booked) < size + size // 8 + 1
+            self.permits < max(64, 4 * size) and self.gate.out + len(self._waiting) + len(self._booked) < size + size // 8 + 1
         )
 
     def join(self, tokens: int) -> Ticket:
@@ -127,7 +127,7 @@ class Line:
                 if self._booked:
                     self.blocked = "gate"
                     break
-            elif self.out + len(self._booked) >= self.gate.limit(size):
+            elif self.gate.out + len(self._booked) >= self.gate.limit(size):
                 again = self.gate.rested
                 self.blocked = self._rate_binds() or ("gate" if self.gate.opening or again < float("inf") else "window")
                 break
@@ -149,16 +149,20 @@ class Line:
         """Whether this one goes now; from then on it is out until `done`, `failed` or `cancel`."""
         if ticket.booking is None or ticket.booking.at > now:
             return False
-        for other in self._booked:
-            if other is ticket:
-                break
-            other.overtaken = True
-        self._booked.remove(ticket)
+        if self._booked[0] is ticket:
+            self._booked.popleft()
+        else:
+            for other in self._booked:
+                if other is ticket:
+                    break
+                other.overtaken = True
+            self._booked.remove(ticket)
         self._booked_tokens -= ticket.tokens
-        ticket.number, ticket.sent_tokens = self.gate.send(now, ticket.tokens)
-        ticket.out, ticket.went = self.out, now
-        if not self.gate.closed and not self.gate.opening:
-            ticket.cohort = self.window.started(now, self.out, self.gate.limit(self.window.size))
+        gate, window = self.gate, self.window
+        ticket.number, ticket.sent_tokens = gate.send(now, ticket.tokens)
+        ticket.out, ticket.went = gate.out, now
+        if not (window.fixed or gate.closed or gate.opening):
+            ticket.cohort = window.started(now, gate.out, gate.limit(window.size))
         return True
 
     def leave(self, ticket: Ticket) -> None:
