@@ -371,7 +371,7 @@ class Window:
                 self._interval = min(600.0, 2 * self._interval)
         # Each refusal of one overload is one that was too many; a burst of them says little about the number.
         self._refusing = max(1, self._least, (self._refusing or out) - 1)
-        self._hold(now, round(0.985 * self._refusing))
+        self._hold(now, round(0.99 * self._refusing))
 
     def excused(self) -> None:
         """A probe was refused as well: the server refuses everything, so the number was not at fault."""
