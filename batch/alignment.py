@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -120,14 +120,14 @@ class Alignment:
         self.source = stack.enter_context(opened(job, self.view, journal.folder / STDIN, frame, stopping))
         self.spool = Spool(journal.folder)
         self.selection = Selection(job, self.source, prompts_of(job, asked))
-        self.reading = Reading(job, self.selection, journal, self.spool, tally, wire, self.schema)
+        self.reading = Reading(job, self.selection, journal, self.spool, wire, self.schema)
         self._there = _state(job.output)
         self._written = Written()
         self._goes_on = False
         # The journal's id, too: after --fresh, or once it was moved away, nothing is done that another journal knew.
         self._asked = digest([journal.id.hex(), job.asked(), asked, self.source.format, job.bad_rows])
-        shape = ("input", "output", "output_format", "prefix", "keep_raw", "explode", "csv_guard", "errors")
-        self._shape = digest([__version__, *(getattr(job, name) for name in shape)])
+        shape = ("output", "output_format", "prefix", "keep_raw", "explode", "csv_guard", "errors")
+        self._shape = digest([__version__, self.source.names, *(getattr(job, name) for name in shape)])
 
     def look_through(self, going_on: Callable[[], bool]) -> None:
         """Read everything once before anything is sent.
@@ -142,9 +142,9 @@ class Alignment:
         for _ in self.selection.chunks(going_on):
             pass
 
-    def pending(self, going_on: Callable[[], bool]) -> Iterator[Prompt]:
+    def pending(self, going_on: Callable[[], bool], tally: Tally | None = None) -> Iterator[Prompt]:
         """The prompts that are to be asked; see `Reading.pending`."""
-        return self.reading.pending(going_on)
+        return self.reading.pending(going_on, tally or self._tally)
 
     def done_already(self) -> Written | None:
         """What an earlier run wrote, if it did exactly this, to the last row, and its output is still as it left it."""
@@ -226,7 +226,8 @@ class Alignment:
             "output": _state(job.output),
             "errors": _state(job.errors),
         }
-        self.spool.describe(about)
+        with suppress(OSError):  # the output is written; the next run only has more to do
+            self.spool.describe(about)
         return written
 
     def _sink(self) -> Sink:

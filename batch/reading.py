@@ -201,7 +201,6 @@ class Reading:
         selection: The rows.
         journal: Knows which rows have an answer.
         spool: Keeps the ids, for the export.
-        tally: Counts rows that need no asking.
         wire: Reads the journal's answers.
         schema: What answers must fit.
 
@@ -216,7 +215,6 @@ class Reading:
         selection: Selection,
         journal: Journal,
         spool: Spool,
-        tally: Tally,
         wire: Wire,
         schema: Schema | None = None,
     ) -> None:
@@ -227,7 +225,6 @@ class Reading:
         self.doubtful = schema is not None and any(run["run"].get("schema", "") != schema.text for run in journal.runs)
         self._journal = journal
         self._spool = spool
-        self._tally = tally
         self._due = AGAIN | FINAL if job.retry_failed else AGAIN
         self.replaced = bytearray()
 
@@ -241,11 +238,12 @@ class Reading:
         """How many lines were no rows."""
         return self._selection.unreadable
 
-    def pending(self, going_on: Callable[[], bool]) -> Iterator[Prompt]:
+    def pending(self, going_on: Callable[[], bool], tally: Tally) -> Iterator[Prompt]:
         """The prompts that are to be asked, in input order.
 
         Args:
             going_on: Asked before every chunk; once it says no, the pass ends where it is and is not whole.
+            tally: Counts rows that need no asking.
 
         Raises:
             InputError: The input is no table, or no row has the column that is asked for.
@@ -256,31 +254,31 @@ class Reading:
             self._journal.restart_pass()
         kept = self._selection.kept
         self._spool.begin(kept.rows)
-        self._tally.cached += kept.ok
-        self._tally.failed += kept.rows - kept.ok
+        tally.cached += kept.ok
+        tally.failed += kept.rows - kept.ok
         self.replaced.clear()
         try:
             for rows in self._selection.chunks(going_on):
-                yield from self._unanswered(rows)
-                self._tally.read = self._spool.count
+                yield from self._unanswered(rows, tally)
+                tally.read = self._spool.count
         finally:
             self._spool.close()
 
-    def _unanswered(self, rows: list[Asked]) -> Iterator[Prompt]:
+    def _unanswered(self, rows: list[Asked], tally: Tally) -> Iterator[Prompt]:
         states = self._states([request.key for _, request in rows if isinstance(request, Request)])
         due: list[Prompt] = []
         for row, request in rows:
             index = self._spool.count
             if isinstance(request, RowError):
                 self._spool.problem(row.number, f"{row.place}: {request}")
-                self._tally.row(failed=True)
+                tally.row(failed=True)
                 continue
             key, occurrence, state = next(states)
             self._spool.append(row.number, row_id(key, occurrence))
             if state in self._due:
                 due.append(Prompt(index, key, occurrence, request.body, request.content, request.tokens))
             else:
-                self._tally.row(cached=state == "ok", failed=state != "ok")
+                tally.row(cached=state == "ok", failed=state != "ok")
         yield from due
 
     def _states(self, keys: list[bytes]) -> Iterator[tuple[bytes, int, str]]:

@@ -197,19 +197,16 @@ class Trip:
             raise error
         self.journal.begin({"job": self.job.shown(), **self.asked})
         with self._ending():
+            self.alignment.source.keep()
             for prompt in chain(first, prompts):
                 engine.put(prompt)
         engine.finish()
         interrupted = isinstance(self.stop.error, Interrupted) and self._has_time()
-        if interrupted and not self.alignment.reading.whole and self.job.input != "-":
+        if interrupted and not self.alignment.reading.whole and self.alignment.source.size is not None:
             # An exception in its middle ended the pass; rows that are not asked any more have a place, too.
-            tally = self.tally
-            read, cached = tally.read, tally.cached
-            tally.cached = 0
             with self._ending():
-                for _ in self.alignment.pending(self._has_time):
+                for _ in self.alignment.pending(self._has_time, Tally()):
                     pass
-            tally.read, tally.cached = max(read, tally.read), max(cached, tally.cached)
         for _ in range(2):  # the second time for what an interrupt of the first one has left out there
             with self._ending():
                 self._drain(engine)

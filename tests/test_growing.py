@@ -208,6 +208,29 @@ def test_a_wrong_byte_behind_what_was_read_is_found_at_its_place(folder: Path) -
     assert f"byte {source.read_bytes().index(0xFF)} (from 0) is wrong" in str(refused.value)
 
 
+def test_a_wrong_byte_is_found_at_its_place_behind_a_mark_of_the_encoding(folder: Path) -> None:
+    Path("in.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "\xff"}\n')
+    with pytest.raises(InputError, match=r"byte 15 \(from 0\) is wrong"):
+        run("in.jsonl", "out.jsonl")
+
+
+def test_an_error_names_the_file_as_it_is_called_now(folder: Path) -> None:
+    append(Path("a-1.csv"), ["one", BROKEN])
+    run("a-*.csv", "out.csv")
+    Path("a-1.csv").rename("a-2.csv")
+    append(Path("a-2.csv"), ["two"], 2)
+    run("a-*.csv", "out.csv")
+    assert b"a-1.csv" not in Path("out.csv").read_bytes()
+
+
+def test_an_output_is_whole_though_nothing_can_be_noted_about_it(folder: Path) -> None:
+    append(Path("in.csv"), ["one"])
+    run("in.csv", "out.csv")
+    Path("out.csv.journal.d/rows.new").mkdir()
+    append(Path("in.csv"), ["two"], 1)
+    assert [run("in.csv", "out.csv").requests for _ in range(2)] == [1, 0]
+
+
 def test_a_killed_run_over_what_was_appended_costs_nothing(folder: Path) -> None:
     """Its rows stand behind those that the last whole pass has counted, and are cut off."""
     append(Path("in.csv"), ["one", "two"])

@@ -37,6 +37,9 @@ class _Nothing:
         """Never."""
         return False
 
+    def keep(self) -> None:
+        """Nothing is copied."""
+
     def close(self) -> None:
         """There is nothing to let go of."""
 

@@ -12,7 +12,7 @@ from .. import exact
 from ..errors import InputError, JobError
 from .compression import Writable
 from .table import CAP, CHUNK_ROWS, CHUNK_WEIGHT, MISSING, TOO_LONG, Chunk, Layout, Places, Record, frame, gather, look
-from .text import Text, not_text
+from .text import BOM, Text, not_text
 from .values import as_json, column_type, kind
 
 BLANK = b" \t\r"
@@ -182,7 +182,8 @@ class Lines:
                 if other is line:
                     break
                 before += len(other) + 1
-            raise not_text(self.name, "utf-8", start + before + error.start, line) from None
+            marked = start == 0 and self.text.plain and self.snapshot.source.read(0, len(BOM)) == BOM
+            raise not_text(self.name, "utf-8", len(BOM) * marked + start + before + error.start, line) from None
 
     def chunks(self, first: int = 0, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
         """The objects as chunks; `first` is the number of the first row."""

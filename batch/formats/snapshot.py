@@ -41,6 +41,9 @@ class Bytes(Protocol):
     def idle(self, offset: int) -> bool:
         """Whether a read at `offset` would have to wait."""
 
+    def keep(self) -> None:
+        """The run has begun: what is copied of a pipe is its input from now on."""
+
     def close(self) -> None:
         """Let go of the descriptor."""
 
@@ -74,6 +77,14 @@ class Snapshot:
     def idle(self) -> bool:
         """Whether the next block has yet to arrive."""
         return self.source.idle(self.position)
+
+    def keep(self) -> None:
+        """The run has begun: the copy of a pipe takes the place of an earlier run's, as soon as it is whole.
+
+        Raises:
+            StorageError: It cannot.
+        """
+        self.source.keep()
 
     def close(self) -> None:
         """Let go of the descriptor."""
@@ -164,12 +175,15 @@ class _File:
     def idle(self, offset: int) -> bool:
         return False
 
+    def keep(self) -> None:
+        """Nothing is copied."""
+
 
 class _Pipe:
     """A pipe, copied into a spool as it is read.
 
-    The spool is created when its first byte has come, and has its name once the last one has: a part of an input must not be
-    taken for the whole.
+    The spool is created when its first byte has come, and has its name once the last one has and the run has begun: neither a
+    part of an input nor that of a run that was refused must be taken for the whole.
     """
 
     def __init__(
@@ -184,9 +198,17 @@ class _Pipe:
         self._spool: int | None = None
         self._end = 0
         self._ended = False
+        self._kept = False
         self._own = own
 
+    def keep(self) -> None:
+        self._kept = True
+        if self._ended:
+            self._settle()
+
     def close(self) -> None:
+        if self._spool is not None and self._path is not None and not self._kept:
+            part_of(self._path).unlink(missing_ok=True)
         if self._own:
             self._own = False
             os.close(self._descriptor)
@@ -225,9 +247,8 @@ class _Pipe:
         try:
             if not block:
                 self._ended = True
-                if self._spool is not None and self._path is not None:
-                    os.fsync(self._spool)
-                    part_of(self._path).rename(self._path)
+                if self._kept:
+                    self._settle()
                 return
             if self._spool is None:
                 self._spool = self._create()
@@ -235,16 +256,28 @@ class _Pipe:
             while kept < len(block):
                 kept += os.pwrite(self._spool, block[kept:], self._end + kept)
         except OSError as error:
-            where = self._path or tempfile.gettempdir()
-            raise StorageError(f"{where}: the copy of {self._name} cannot be kept: {error.strerror}; free some space") from None
+            raise self._lost(error) from None
         self._end += len(block)
+
+    def _settle(self) -> None:
+        """Give the whole copy its name."""
+        if self._spool is None or self._path is None:
+            return
+        try:
+            os.fsync(self._spool)
+            part_of(self._path).rename(self._path)
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def _lost(self, error: OSError) -> StorageError:
+        where = self._path or tempfile.gettempdir()
+        return StorageError(f"{where}: the copy of {self._name} cannot be kept: {error.strerror}; free some space")
 
     def _create(self) -> int:
         if self._path is None:
             descriptor, path = tempfile.mkstemp(prefix="ails-batch-")
             Path(path).unlink()
             return descriptor
-        self._path.unlink(missing_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(part_of(self._path), flags, 0o600)
 
@@ -277,6 +310,9 @@ class _Opened:
 
     def idle(self, offset: int) -> bool:
         return False
+
+    def keep(self) -> None:
+        """Nothing is copied."""
 
     def close(self) -> None:
         self._file.close()
@@ -336,7 +372,7 @@ def open_stdin(spool: Path | None, stopping: threading.Event | None = None) -> S
         return snapshot
     if not os.isatty(descriptor) and snapshot.source.read(0, BLOCK):
         return snapshot
-    if spool.is_file():
+    if not part_of(spool).is_file():
         return open_path(str(spool))
     raise JobError(
         "standard input is empty, and the last run ended before it had all of its own: give it again, "

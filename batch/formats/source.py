@@ -224,6 +224,15 @@ class Source:
         rows, weight = self._looked
         return round(rows * size / weight) if weight else rows
 
+    def keep(self) -> None:
+        """The run has begun: copies of pipes take the place of an earlier run's, as soon as they are whole.
+
+        Raises:
+            StorageError: They cannot.
+        """
+        for part in self._parts:
+            part.snapshot.keep()
+
     def close(self) -> None:
         """Let go of the files."""
         for part in self._parts:

@@ -125,8 +125,10 @@ class Journal:
             if fresh:
                 refuse_foreign(descriptor, path)
                 beginning = partial(journal._start_over, lock=lock)
-            if at_begin and (fresh or not os.fstat(descriptor).st_size):
-                journal._delay(beginning, traces)
+            empty = not os.fstat(descriptor).st_size
+            if at_begin and (fresh or empty):
+                # Another run may have made and filled it between the look and the lock.
+                journal._delay(beginning, traces if empty else [])
             else:
                 beginning()
         except BaseException:

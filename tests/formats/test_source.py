@@ -252,6 +252,7 @@ def test_standard_input_is_copied_and_can_be_read_again(stdin: int, tmp_path: Pa
     writer.start()
     with formats.source("-", spool=tmp_path / "copy") as source:
         assert (source.name, source.format, source.size) == ("stdin", "jsonl", None)
+        source.keep()
         assert sum(map(len, source.chunks())) == 10_000
         assert source.size == len(LINES)
         assert sum(map(len, source.chunks())) == 10_000
@@ -285,6 +286,7 @@ def test_a_copy_that_is_not_whole_is_not_taken_for_the_input(tmp_path: Path) -> 
     with piped() as ours:
         os.write(ours, LINES[:1000])
         with formats.source("-", spool=tmp_path / "copy") as source:
+            source.keep()
             next(source.chunks())  # and then the run is killed
         os.close(ours)
     with piped() as ours, pytest.raises(JobError, match=r"give it again, or make what had come the input: .*copy\.part"):
@@ -313,7 +315,17 @@ def test_a_new_standard_input_replaces_the_copy(stdin: int, tmp_path: Path) -> N
     os.close(stdin)
     with formats.source("-", spool=tmp_path / "copy") as source:
         assert [len(chunk) for chunk in source.chunks()] == [1]
+        source.keep()
     assert (tmp_path / "copy").read_bytes() == b'{"a":1}\n'
+
+
+def test_the_copy_of_an_earlier_run_outlives_one_that_does_not_begin(stdin: int, tmp_path: Path) -> None:
+    (tmp_path / "copy").write_bytes(LINES)
+    os.write(stdin, b'{"a":1}\n')
+    os.close(stdin)
+    with formats.source("-", spool=tmp_path / "copy") as source:
+        assert [len(chunk) for chunk in source.chunks()] == [1]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"copy": LINES}
 
 
 def test_standard_input_of_no_known_format_is_refused(stdin: int) -> None:
@@ -351,6 +363,7 @@ def test_the_copies_of_several_pipes_are_kept_apart(stdin: int, tmp_path: Path) 
         for _ in range(2):
             names = [row.values["n"] for chunk in source.chunks() for row in chunk.rows()]
             assert names == ["a.jsonl", "stdin", "b.jsonl"]
+        source.keep()
     for writer in writers:
         writer.join()
     assert (tmp_path / "copy").read_bytes() == b'{"n":"stdin"}\n'
