@@ -16,7 +16,8 @@ QUEUED = 2
 """Prompts waiting for each one in flight: enough that no worker idles, and no more of the input in memory."""
 
 FEW = 4
-"""Threads to begin with; at every look their number may double."""
+"""Threads to begin with, and the least that a look allows more. A look doubles them until the first prompt has come to its end,
+then adds a quarter: a moment in which other programs had the processor looks as if there were time for more threads."""
 
 LOOK = 0.05
 """Seconds from one look at the processor to the next; a tenth of it until the first prompt has come to its end."""
@@ -117,7 +118,9 @@ class Threads(Generic[T]):
             return
         self._looked = now, self._cpu(), self._ended
         crowded = self._ended > ended and self._looked[1] - spent >= CROWDED * (now - since)
-        self._most = len(self._threads) if crowded else max(FEW, 2 * len(self._threads))
+        count = len(self._threads)
+        more = count // 4 if self._ended else count
+        self._most = count if crowded else count + max(FEW, more)
 
     def _start(self, count: int) -> None:
         """Have so many threads."""
