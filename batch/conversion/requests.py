@@ -194,8 +194,9 @@ def _from_params(params: dict[str, Any], losses: Losses) -> dict[str, Any]:
     blocks = [system] if isinstance(system, str) else [_text_of(block, losses) for block in system or ()]
     messages = [{"role": "system", "content": text} for text in blocks if text is not None]
     for message in _messages(params):
-        if message.get("role") not in ("user", "assistant"):
-            losses.add(f"messages with the role {message.get('role')!r}, which have no way back")
+        losses.members(message, {"role", "content"}, "messages")
+        if message.get("role") not in ("user", "assistant") or message.get("content") is None:
+            losses.add(f"messages with the role {message.get('role')!r} or without content")
         messages.append(message | {"content": _from_blocks(message.get("content"), losses)})
     body["messages"] = messages
     body |= {name: params[name] for name in ("max_tokens", *SHARED) if name in params}
