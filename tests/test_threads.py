@@ -127,6 +127,26 @@ def test_there_are_as_many_threads_as_the_window_is_wide_while_the_server_takes_
     assert threads.wait(30)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_threads_are_started_for_what_waits_also_when_nothing_new_comes(*, finished: bool) -> None:
+    together = threading.Barrier(50)
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        together.wait(60)
+        done.append(number)
+
+    threads = Threads(work, lambda: 50, threading.Event(), cpu=lambda: 0.0)
+    for number in range(100):  # as many as the queue takes at once
+        threads.put(number)
+    if finished:
+        threads.finish()
+    assert until(lambda: len(done) == 100)
+    if not finished:
+        threads.finish()
+    assert threads.wait(30)
+
+
 def test_stopping_drops_what_is_queued() -> None:
     stopping, started, gate, done = threading.Event(), threading.Event(), threading.Event(), []
 

@@ -25,9 +25,6 @@ from .head import Head
 IDLE = 60.0
 """Seconds that may pass between two pieces of a body."""
 
-WARM = 0.01
-"""Seconds after a response's head in which no server hangs up without having said so."""
-
 TICK = 0.2
 """Seconds between two looks at the deadlines."""
 
@@ -137,16 +134,12 @@ class Connection(HTTPConnection):
     """
 
     served = 0
-    heard = 0.0
     attempt: Attempt | None = None
 
     @property
     def is_connected(self) -> bool:
         """Whether the pool may hand it out again."""
-        if _here.attempt.fresh:
-            return False
-        # To look costs a hand-over of the interpreter, and one that was lost all the same is found out by sending.
-        return (self.sock is not None and time.monotonic() - self.heard < WARM) or super().is_connected
+        return not _here.attempt.fresh and super().is_connected
 
     def connect(self) -> None:
         """Connect, within urllib3's connect timeout; from then on the watch alone keeps time."""
@@ -185,7 +178,7 @@ class Connection(HTTPConnection):
             response.close()
             raise
         self.served += 1
-        _here.attempt.moved = self.heard = time.monotonic()
+        _here.attempt.moved = time.monotonic()
         if response.will_close:
             self.close()  # the response holds on to the socket
         return raw

@@ -12,7 +12,6 @@ import pickle
 import struct
 import sys
 import threading
-import time
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
@@ -91,14 +90,8 @@ class Sender:
             EOFError: The parent is gone.
         """
         threading.Thread(target=self._tell, name="tell", daemon=True).start()
-        threading.Thread(target=self._hire, name="hire", daemon=True).start()
         while True:
             self._threads.put(read(stdin))
-
-    def _hire(self) -> None:
-        """Start threads for what waits also while nothing new comes in."""
-        while True:
-            time.sleep(self._threads.hire())
 
     def _send(self, task: Task) -> None:
         number, body, content, key = task

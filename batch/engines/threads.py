@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from time import monotonic, process_time
 from typing import Generic, TypeVar
 
 from ..clock import SYSTEM, Clock
@@ -48,7 +48,7 @@ class Threads(Generic[T]):
         stopping: threading.Event,
         *,
         clock: Clock = SYSTEM,
-        cpu: Callable[[], float] = process_time,
+        cpu: Callable[[], float] = time.process_time,
     ) -> None:
         self._work = work
         self._width = width
@@ -60,14 +60,17 @@ class Threads(Generic[T]):
         self._enough = 0
         self._threads: list[threading.Thread] = []
         self._hiring = threading.Lock()
+        self._finished = False
         self._most = FEW
         self._ended = 0
         self._looked = clock.monotonic(), cpu(), 0
 
     def put(self, prompt: T) -> bool:
         """Queue a prompt, waiting while the queue is full; False once the run is stopping."""
+        if not self._threads:
+            threading.Thread(target=self._hire_on, name="hire", daemon=True).start()
         while not self._stopping.is_set():
-            pause = self.hire()
+            pause = self._hire()
             width = self._width()
             if self._queue.qsize() < QUEUED * width:
                 self._queue.put(prompt)
@@ -79,13 +82,18 @@ class Threads(Generic[T]):
                 self._room.wait(pause)
         return False
 
-    def hire(self) -> float:
-        """Start threads for the prompts that wait, as far as window and processor allow it; `put` does so, too.
+    def _hire_on(self) -> None:
+        """Start threads for what waits also while nothing new comes in."""
+        while not self._stopping.is_set() and not (self._finished and self._queue.qsize() <= 1):
+            time.sleep(self._hire())
+
+    def _hire(self) -> float:
+        """Start threads for the prompts that wait, as far as window and processor allow it.
 
         Returns:
             Seconds after which it may allow more.
         """
-        width, waiting = self._width(), self._queue.qsize()
+        width, waiting = self._width(), self._queue.qsize() - self._finished
         if len(self._threads) >= width:
             return 0.5
         if waiting or not self._threads:
@@ -96,14 +104,14 @@ class Threads(Generic[T]):
 
     def finish(self) -> None:
         """No more prompts come; threads end once the queue is empty (or dropped, when stopping)."""
-        for _ in self._threads:
-            self._queue.put(None)
+        self._queue.put(None)
+        self._finished = True
 
     def wait(self, timeout: float) -> bool:
         """Wait until all threads have ended; False when `timeout` seconds were not enough."""
-        until = monotonic() + timeout
+        until = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(max(0.0, until - monotonic()))
+            thread.join(max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     @property
@@ -143,3 +151,4 @@ class Threads(Generic[T]):
             if not stopping.is_set():
                 self._work(prompt)
                 self._ended += 1
+        queue.put(None)  # for the next one
