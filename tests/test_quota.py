@@ -10,14 +10,19 @@ import sys
 import zlib
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batch.errors import JobError
+from batch.errors import JobError, Throttled
+from batch.pace.gate import Gate
+from batch.pace.line import Line
 from batch.pace.rate import MARGIN, Rate
+from batch.pace.window import Window
 from batch.quota import CHECK, STATE, Quota, place
+from batch.records import Hints
 
 SENDER = """
 import sys, time
@@ -148,6 +153,16 @@ def test_what_one_job_is_told_to_wait_all_wait(tmp_path: Path) -> None:
     assert first.reserve(1.0).at == 30.0
     assert second.reserve(1.0).at == pytest.approx(30 + 1 / MARGIN)
     assert second.reserve(40.0).at == 40.0
+
+
+def test_a_gate_that_closes_for_a_time_the_server_named_closes_for_all_jobs(tmp_path: Path) -> None:
+    first, second = Quota(tmp_path / "q", rpm=60), Quota(tmp_path / "q", rpm=60)
+    line = Line(first, Gate(1800.0, Random(7)), Window(1))
+    ticket = line.join(0)
+    line.advance(0.0)
+    assert line.go(0.0, ticket)
+    line.failed(0.5, ticket, Throttled("slow down", status=429, hints=Hints(retry_after=30.0)))
+    assert 30.0 <= second.reserve(1.0).at <= 34.0
 
 
 def test_a_time_kept_for_later_is_no_way_around_the_rest(tmp_path: Path) -> None:

@@ -73,6 +73,11 @@ class Gate:
         return self._closed_at is not None
 
     @property
+    def until(self) -> float:
+        """The earliest time of the next probe while it is closed, in monotonic seconds."""
+        return self._until
+
+    @property
     def storm(self) -> bool:
         """Whether it is closed because refusals were a considerable share of what was sent."""
         return self.closed and self._storm

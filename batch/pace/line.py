@@ -233,6 +233,8 @@ class Line:
         charged = self.gate.failed(now, error, ticket.number, self.window.size, self.permits)
         if self.gate.closed and (was_open or probe_failed):
             self.unbook()
+            if isinstance(error, Throttled) and error.hints and error.hints.retry_after is not None:
+                self.rate.rest(self.gate.until)
         if probe_failed and isinstance(error, Throttled):
             self.window.excused()
         elif not probe_failed and isinstance(error, (Throttled, TimedOut)):

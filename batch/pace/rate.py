@@ -133,6 +133,13 @@ class Rate:
         if self._tokens:
             self._tokens.settle(-tokens)
 
+    def rest(self, until: float) -> None:
+        """The server wants nothing before this time; where others share the rate, they are to hear of it.
+
+        Args:
+            until: Monotonic seconds.
+        """
+
     def settle(self, estimated: float, actual: float) -> None:
         """Put the tokens that were really used in the place of the estimate, more or fewer."""
         if self._tokens:
