@@ -105,9 +105,10 @@ def memory(folder: Path, rounds: int, quick: bool, chosen: Choice, say: Say) -> 
     with Target(folder / "target") as target:
         for turn in range(rounds):
             for count in (1_000, 10_000) if quick else (10_000, 1_000_000):
-                if turn and count > 10_000:
+                large = count > 10_000
+                if turn and large:
                     continue
-                for contestant in contestants:
+                for contestant in [PROJECT] if large else contestants:
                     trip = folder / "trip"
                     shutil.rmtree(trip, ignore_errors=True)
                     trip.mkdir(parents=True)
