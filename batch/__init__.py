@@ -3,7 +3,7 @@
     import batch
 
     summary = batch.run(batch.load("jobs/quickstart.toml"))
-    frame = batch.run_frame(df, template="…", endpoint="…")
+    frame = batch.run_frame(batch.read("prompts.csv"), template="…", endpoint="…")
     text = batch.create_completion(model="…", messages=[{"role": "user", "content": "…"}])
 
 Importing this has no side effects and imports nothing heavy; each name is loaded when it is first used.
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .ails import create_completion as create_completion
     from .errors import BatchError as BatchError
+    from .frames import read as read
     from .frames import run_frame as run_frame
+    from .frames import write as write
     from .job import Endpoint as Endpoint
     from .job import Job as Job
     from .job import Price as Price
@@ -37,8 +39,10 @@ _HOMES = {
     "Summary": "tally",
     "create_completion": "ails",
     "load": "job",
+    "read": "frames",
     "run": "trip",
     "run_frame": "frames",
+    "write": "frames",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

@@ -1,4 +1,4 @@
-"""From a pandas frame to a pandas frame."""
+"""From a pandas frame to a pandas frame, and from files to frames and back without a value being changed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,83 @@ import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .errors import Halted, Interrupted
+from . import formats
+from .errors import Halted, InputError, Interrupted
 from .formats.frame import Frame
 from .job import Endpoint, Job
 from .judge import Stop
 from .trip import Watch, run
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     import pandas
+
+
+def read(path: str | PathLike[str], *, format: str = "", encoding: str = "utf-8") -> pandas.DataFrame:  # noqa: A002
+    """A file's rows with every value as it is written there, which pandas' own readers change: `007`, `NA`, `0.10`.
+
+    Args:
+        path: CSV, TSV, JSON Lines or Parquet, the text ones perhaps compressed, or a pattern of such files.
+        format: One of `csv`, `tsv`, `jsonl`, `parquet`; by default the name tells it.
+        encoding: Of a text file.
+
+    Returns:
+        Columns of dtype object: text of CSV and TSV, JSON's own values of JSON Lines; a key that a line does not have is
+        `pandas.NA`.
+
+    Raises:
+        JobError: There is no such file, or its format or encoding cannot be.
+        InputError: It is no table, or a row of it cannot be read.
+        StorageError: The disk refused.
+
+    Example:
+        >>> import batch, pandas
+        >>> batch.write(pandas.DataFrame({"id": ["007"], "country": ["NA"]}), "spies.csv")
+        >>> batch.read("spies.csv").to_dict("records")
+        [{'id': '007', 'country': 'NA'}]
+    """
+    import pandas as pd
+
+    count = 0
+    with formats.source(path, format=format or None, encoding=encoding) as source:
+        columns: dict[str, list[Any]] = {name: [] for name in source.columns or ()}
+        for chunk in source.chunks():
+            for position, reason in chunk.problems.items():
+                raise InputError(f"{chunk.places[position]}: {reason}")
+            for name in chunk.columns:
+                cells = columns.setdefault(name, [pd.NA] * count)
+                cells += [pd.NA if cell is formats.MISSING else cell for cell in chunk.frame[name].tolist()]
+            count += len(chunk)
+            for cells in columns.values():
+                cells += [pd.NA] * (count - len(cells))
+    return pd.DataFrame(columns, index=range(count), dtype=object)
+
+
+def write(df: pandas.DataFrame, path: str | PathLike[str], *, format: str = "") -> None:  # noqa: A002
+    """Write a frame's rows, so that readers see the old file or the new one, whole.
+
+    Args:
+        df: The rows; its index is left out. What is missing (None, NaN, NA, NaT) is null, in CSV and TSV empty.
+        path: The file.
+        format: One of `csv`, `tsv`, `jsonl`, `parquet`; by default the name tells it.
+
+    Raises:
+        JobError: The file cannot be an output, or two columns have one name.
+        StorageError: The disk refused; the old file is as it was.
+
+    Example:
+        >>> import batch, pandas
+        >>> batch.write(pandas.DataFrame({"n": [1, None]}, dtype="Int64"), "numbers.jsonl")
+        >>> print(open("numbers.jsonl").read(), end="")
+        {"n":1}
+        {"n":null}
+    """
+    source = Frame(df).source(())
+    with formats.sink(path, source, format=format or None) as sink:
+        for chunk in source.chunks():
+            sink.write(chunk, range(len(chunk)), [{}] * len(chunk))
+        sink.commit()
 
 
 def run_frame(

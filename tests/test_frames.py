@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batch
-from batch.errors import JobError, RunRefused
+from batch.errors import InputError, JobError, RunRefused
 from batch.formats.frame import Table
 
 from .rules import Ruled
@@ -249,3 +249,46 @@ def test_any_value_is_something_that_json_can_hold(cells: list[Any]) -> None:
     for chunk in Table(data).chunks():
         for row in chunk.rows():
             json.dumps(row.values["x"])
+
+
+# Files to frames and back
+
+
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
+CELLS = st.text(CHARACTERS, max_size=8) | st.sampled_from(["007", "NA", ""])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8), st.sampled_from([".csv", ".tsv", ".jsonl", ".csv.gz"]))
+def test_a_frame_of_text_survives_a_file_cell_for_cell(tmp_path: Path, rows: list[tuple[str, str]], suffix: str) -> None:
+    df = pd.DataFrame(rows, columns=["a", "b"], dtype=object)
+    batch.write(df, tmp_path / f"table{suffix}")
+    pd.testing.assert_frame_equal(batch.read(tmp_path / f"table{suffix}"), df)
+
+
+def test_json_lines_are_read_as_they_are(tmp_path: Path) -> None:
+    lines = ['{"n": 9007199254740993, "price": 0.10}', '{"n": null, "more": ["007"]}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    rows = batch.read(tmp_path / "in.jsonl")
+    assert [list(map(str, cells)) for cells in rows.itertuples(index=False)] == [
+        ["9007199254740993", "0.10", "<NA>"],
+        ["None", "<NA>", "['007']"],
+    ]
+
+
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("a,b\n1,2\n3\n")
+    with pytest.raises(InputError, match=r"in\.csv, line 3: 1 cell where the header has 2"):
+        batch.read(tmp_path / "in.csv")
+
+
+def test_an_empty_table_is_read_as_one(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("a,b\n")
+    assert (list(batch.read(tmp_path / "in.csv").columns), len(batch.read(tmp_path / "in.csv"))) == (["a", "b"], 0)
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "out.csv").write_text("old\n")
+    with pytest.raises(JobError, match="more than one column called 'a'"):
+        batch.write(pd.DataFrame([[1, 2]], columns=["a", "a"]), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "old\n"
