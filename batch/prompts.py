@@ -13,14 +13,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .errors import JobError, RowError
 from .exact import dumps, loads
-from .records import KEY_BYTES, Row
+from .records import KEY_BYTES, TEXT_PARAMETERS, Row
 from .wires import Wire
 
 MAX_PROMPT = 16 * 2**20
 """Characters a rendered text may have; a template of 19 characters can otherwise make 10^8 of them."""
-
-TEXT_PARAMETERS = frozenset({"model", "user", "reasoning_effort", "service_tier"})
-"""Row parameters whose cells are taken as they are; all others are read as JSON."""
 
 CHARACTERS_A_TOKEN = 4
 ANSWER_TOKENS = 256

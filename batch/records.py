@@ -15,6 +15,9 @@ Kind = Literal["input", "refused", "transient", "bad_body", "bad_answer", "too_l
 
 KEY_BYTES = 16
 
+TEXT_PARAMETERS = frozenset({"model", "user", "reasoning_effort", "service_tier"})
+"""Row parameters whose cells are taken as they are; all others are read as JSON."""
+
 
 def row_id(key: bytes, occurrence: int) -> bytes:
     """What a row is known by: its key, with the occurrence among equal keys folded in.

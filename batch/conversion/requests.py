@@ -15,7 +15,7 @@ from ..errors import RowError
 from ..exact import dumps, loads
 from ..formats.table import MISSING
 from ..formats.values import as_text
-from ..prompts import TEXT_PARAMETERS
+from ..records import TEXT_PARAMETERS
 from .losses import Losses
 
 METHOD, URL = "POST", "/v1/chat/completions"

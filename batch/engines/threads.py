@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from ..clock import SYSTEM, Clock
+from ..pace.window import CROWDED
 
 T = TypeVar("T")
 
@@ -21,10 +22,6 @@ then adds a quarter: a moment in which other programs had the processor looks as
 
 LOOK = 0.05
 """Seconds from one look at the processor to the next; a tenth of it until the first prompt has come to its end."""
-
-CROWDED = 0.7
-"""Of one processor. A process that uses more is held back by its interpreter lock, and more threads than keep it busy only take
-it out of each other's hands."""
 
 
 class Threads(Generic[T]):

@@ -16,7 +16,7 @@ from .gate import Gate
 from .line import Line, Ticket
 from .rate import Rate
 from .state import Bound, PaceState, Stopped
-from .window import BUSY, Window
+from .window import CROWDED, Window
 
 LONG = 3_600.0
 """Seconds that somebody sleeps who will be woken."""
@@ -286,7 +286,7 @@ class Pace:
             since, spent = self._looked
             if now - since >= 1.0:
                 self._looked = now, self._cpu()
-                self._busy = (self._looked[1] - spent) / (now - since) >= BUSY
+                self._busy = (self._looked[1] - spent) / (now - since) >= CROWDED
             head = line.head
             held = line.blocked in ("gate", "pause") and not line.gate.opening
             return PaceState(

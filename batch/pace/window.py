@@ -23,6 +23,10 @@ DOUBT = 8
 BUSY = 0.85
 """Of one core: a client that is this busy measures itself, not the server."""
 
+CROWDED = 0.7
+"""Of one core. A process that uses more is held back by its interpreter lock, and more threads than keep it busy only take it
+out of each other's hands."""
+
 
 class Window:
     """The number of attempts that may be out at once.
