@@ -109,6 +109,19 @@ def test_answers_that_cannot_be_written_to_standard_output_are_kept(cli: Command
     shutil.rmtree(Path(journal).parent)
 
 
+@pytest.mark.parametrize(("column", "code"), [("prompt", 0), ("promt", 2)])
+def test_the_exit_code_stands_where_nothing_can_be_said(prompts: Path, echo: Embedded, column: str, code: int) -> None:
+    script = f'exec "$0" -m batch run prompts.csv -o out.csv --prompt-column {column} 2> /dev/full'
+    ended = subprocess.run(
+        ["sh", "-c", script, sys.executable],
+        cwd=prompts.parent,
+        env={"PATH": "/usr/bin:/bin", **known(echo)},
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == code
+
+
 def test_export_and_repair_take_no_standard_input_but_that_of_the_run(cli: Command, echo: Embedded, tmp_path: Path) -> None:
     cli("run", "-", "-o", "out.csv", "--input-format", "csv", env=known(echo), stdin=PROMPTS)
     before = (tmp_path / "out.csv").read_bytes()

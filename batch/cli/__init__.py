@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -118,5 +119,6 @@ def _failed(error: Exception) -> int:
 
 
 def say(words: str) -> None:
-    """One line for the person, without anything that would steer their terminal."""
-    click.echo("ails-batch: " + "".join(sign for sign in " ".join(words.split()) if sign.isprintable()), err=True)
+    """One line for the person, without anything that would steer their terminal; the exit code stands without it."""
+    with contextlib.suppress(OSError):  # a log on a full disk
+        click.echo("ails-batch: " + "".join(sign for sign in " ".join(words.split()) if sign.isprintable()), err=True)

@@ -11,6 +11,7 @@ import argparse
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -147,6 +148,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=3, help="scenarios at a time")
     parser.add_argument("--no-write", action="store_true", help="leave docs/reliability.md alone")
     given = parser.parse_args()
+    # A shell that starts this in the background has signals ignored, and what is tortured would ignore them, too.
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
     if unknown := set(given.only or ()) - set(names):
         parser.error(f"no fault is called {', '.join(sorted(unknown))}")
     share = (given.tries or (QUICK if given.quick else TRIES)) / TRIES
