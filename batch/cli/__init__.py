@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -119,6 +118,11 @@ def _failed(error: Exception) -> int:
 
 
 def say(words: str) -> None:
-    """One line for the person, without anything that would steer their terminal; the exit code stands without it."""
-    with contextlib.suppress(OSError):  # a log on a full disk
+    """One line for the person, without anything that would steer their terminal."""
+    try:
         click.echo("ails-batch: " + "".join(sign for sign in " ".join(words.split()) if sign.isprintable()), err=True)
+    except OSError:
+        # A log on a full disk, perhaps. What Python still holds of it would make the exit code 120.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
