@@ -58,6 +58,8 @@ class Threads(Generic[T]):
         self._threads: list[threading.Thread] = []
         self._hiring = threading.Lock()
         self._finished = False
+        self._over = threading.Event()
+        self._left = 0
         self._most = FEW
         self._ended = 0
         self._looked = clock.monotonic(), cpu(), 0
@@ -106,10 +108,12 @@ class Threads(Generic[T]):
 
     def wait(self, timeout: float) -> bool:
         """Wait until all threads have ended; False when `timeout` seconds were not enough."""
-        until = time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        # Not by joining them: an interrupt in join() can make CPython 3.11 take a thread for ended that is not.
+        if self._threads and not self._over.wait(timeout):
+            return False
+        for thread in list(self._threads):
+            thread.join(1.0)
+        return True
 
     @property
     def _pause(self) -> float:
@@ -140,6 +144,16 @@ class Threads(Generic[T]):
             self._threads.append(thread)
 
     def _loop(self) -> None:
+        try:
+            self._work_off()
+        finally:
+            self._queue.put(None)  # for the next one
+            with self._hiring:
+                self._left += 1
+                if self._left == len(self._threads):
+                    self._over.set()
+
+    def _work_off(self) -> None:
         queue, room, stopping = self._queue, self._room, self._stopping
         while (prompt := queue.get()) is not None:
             # Half of the queue at a time: whoever fills it is woken once for many prompts.
@@ -148,4 +162,3 @@ class Threads(Generic[T]):
             if not stopping.is_set():
                 self._work(prompt)
                 self._ended += 1
-        queue.put(None)  # for the next one
