@@ -113,36 +113,35 @@ def generated(recorded: Recorded | None, view: View) -> dict[str, Any]:
     if recorded is None:
         return failed("pending", NOT_ASKED)
     last = recorded.attempts[-1].seconds if recorded.attempts else None
+    latency = last if last is None else round(last, 3)
+    sent = {"http_status": recorded.status, "attempts": len(recorded.attempts), "latency_s": latency}
     failure = recorded.failure
-    members = failed(failure.kind, failure.message) if failure else failed("", "")
-    members |= {
-        "http_status": recorded.status,
-        "attempts": len(recorded.attempts),
-        "latency_s": last if last is None else round(last, 3),
-    }
     if failure and not recorded.body:
-        return members
+        return failed(failure.kind, failure.message) | sent
     raw = {RAW: recorded.body.decode("utf-8")} if view.keep_raw else {}
     try:
         answer, value = judged(recorded.body, recorded.status, view.wire, view.schema)
         properties = view.schema.explode(value) if view.explode and view.schema else {}
     except CallError as error:
-        return members | {"error": str(error), "error_kind": "bad_body"} | raw
+        return failed("bad_body", str(error)) | sent | raw
     except Unfit as unfit:
         words = str(unfit)
         if failure and failure.message.startswith(words):
             words = failure.message  # it may also say what became of asking again
-        return members | {"error": words, "error_kind": "bad_answer"} | raw
+        return failed("bad_answer", words) | sent | raw
     told = {
+        "response": answer.text,
         "error": "",
         "error_kind": "",
-        "response": answer.text,
+        "http_status": recorded.status,
         "answer_model": answer.model,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
+        "attempts": len(recorded.attempts),
+        "latency_s": latency,
     }
-    return members | told | properties | raw
+    return told | properties | raw if properties or raw else told
 
 
 def failed(kind: str, words: str) -> dict[str, Any]:

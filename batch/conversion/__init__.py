@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -262,5 +263,6 @@ def _into_a_table(source: Source, target: str, losses: Losses, report: Report) -
 
 
 def _write(sink: Sink, columns: list[str], rows: Sequence[Sequence[Any]], raw: list[bytes] | None) -> None:
-    chunk = Chunk(frame(columns, zip(*rows, strict=True), 0, len(rows)), 0, Places("", range(len(rows))), raw)
+    build = partial(frame, columns, zip(*rows, strict=True), 0, len(rows))
+    chunk = Chunk(build, 0, Places("", range(len(rows))), raw)
     sink.write(chunk, range(len(rows)), [{}] * len(rows))

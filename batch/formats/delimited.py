@@ -193,7 +193,7 @@ class Delimited:
         lines, table, problems, texts = zip(*batch, strict=True)
         said = {position: problem for position, problem in enumerate(problems) if problem}
         return Chunk(
-            frame(self.columns, zip(*table, strict=True), first, len(batch)),
+            partial(frame, self.columns, zip(*table, strict=True), first, len(batch)),
             first,
             Places(self.name, lines),
             problems=said,

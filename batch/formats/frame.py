@@ -88,11 +88,13 @@ class Table:
         """The rows as chunks."""
         start, want = 0, min(FIRST_ROWS, rows)
         while start < len(self.data):
-            part = self.data.iloc[start : start + want]
-            cells = (_cells(part.iloc[:, at]) for at in range(len(self.columns)))
-            places = Places(NAME, range(start + 1, start + 1 + len(part)), "row")
-            yield Chunk(frame(self.columns, cells, first + start, len(part)), first + start, places)
+            yield self._chunk(first, start, self.data.iloc[start : start + want])
             start, want = start + want, rows
+
+    def _chunk(self, first: int, start: int, part: pandas.DataFrame) -> Chunk:
+        cells = (_cells(part.iloc[:, at]) for at in range(len(self.columns)))
+        made = frame(self.columns, cells, first + start, len(part))
+        return Chunk(lambda: made, first + start, Places(NAME, range(start + 1, start + 1 + len(part)), "row"))
 
 
 def _cells(column: pandas.Series[Any]) -> list[Any]:

@@ -6,7 +6,8 @@ Lines end at the byte 0A and nowhere else. Blank lines are nothing. Of a key tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from .. import exact
 from ..errors import InputError, JobError
@@ -14,6 +15,9 @@ from .compression import Writable
 from .table import CAP, CHUNK_ROWS, CHUNK_WEIGHT, MISSING, TOO_LONG, Chunk, Layout, Places, Record, frame, gather, look
 from .text import BOM, Text, not_text
 from .values import as_json, column_type, kind
+
+if TYPE_CHECKING:
+    import pandas
 
 BLANK = b" \t\r"
 
@@ -191,10 +195,9 @@ class Lines:
 
     def _chunk(self, batch: list[Record], first: int) -> Chunk:
         lines, objects, problems, raw = zip(*batch, strict=True)
-        columns = list(dict.fromkeys(key for value in objects for key in value))
         said = {position: problem for position, problem in enumerate(problems) if problem}
         return Chunk(
-            frame(columns, ([value.get(key, MISSING) for value in objects] for key in columns), first, len(batch)),
+            partial(_frame, objects, first),
             first,
             Places(self.name, lines),
             list(raw),
@@ -202,6 +205,11 @@ class Lines:
             {position: raw[position].decode("utf-8", "replace").removesuffix("\r") for position in said},
             objects,
         )
+
+
+def _frame(objects: Sequence[dict[str, Any]], first: int) -> pandas.DataFrame:
+    columns = list(dict.fromkeys(key for value in objects for key in value))
+    return frame(columns, ([value.get(key, MISSING) for value in objects] for key in columns), first, len(objects))
 
 
 def _named(value: Any) -> str:
@@ -224,7 +232,7 @@ class Writer:
         """Write the rows at `positions`, each with its generated members."""
         lines: list[bytes] = []
         own = chunk.raw if isinstance(chunk.raw, list) else None
-        columns, table = chunk.columns, [] if own else chunk.cells()
+        columns, table = ([], []) if own else (chunk.columns, chunk.cells())
         for position, generated in zip(positions, members, strict=True):
             if position in chunk.problems:
                 if self._names:

@@ -148,7 +148,8 @@ class Table:
             for column in batch.columns
         )
         lines = range(before + 1, before + 1 + len(batch))
-        return Chunk(frame(self.columns, table, first, len(batch)), first, Places(self.name, lines, "row"), batch)
+        made = frame(self.columns, table, first, len(batch))
+        return Chunk(lambda: made, first, Places(self.name, lines, "row"), batch)
 
 
 class Writer:

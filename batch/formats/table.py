@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -70,13 +71,12 @@ class Places:
         return f"{self.name}, {self.unit} {self.lines[position]}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chunk:
     """Rows that follow one another.
 
     Attributes:
-        frame: Columns are the union of those seen in the chunk, all of dtype object, every value exact; the index holds the
-            rows' numbers in the input. A key that a row does not have is `MISSING`, as is every cell of a row in `problems`.
+        build: Makes the frame, when somebody wants it.
         first: The number of the first row, from 0.
         places: Where each row stands, for messages.
         raw: What gives the rows back untouched: the lines' own bytes without line end (JSONL), the record batch (Parquet), or
@@ -86,7 +86,7 @@ class Chunk:
         objects: JSONL rows as they were read, keys in their own order.
     """
 
-    frame: pandas.DataFrame
+    build: Callable[[], pandas.DataFrame]
     first: int
     places: Places
     raw: Any = None
@@ -96,6 +96,15 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    @cached_property
+    def frame(self) -> pandas.DataFrame:
+        """The rows.
+
+        Columns are the union of those seen in the chunk, all of dtype object, every value exact; the index holds the rows'
+        numbers in the input. A key that a row does not have is `MISSING`, as is every cell of a row in `problems`.
+        """
+        return self.build()
 
     @property
     def columns(self) -> list[str]:
@@ -109,9 +118,10 @@ class Chunk:
 
     def rows(self) -> Iterator[Row]:
         """The chunk's rows, one by one."""
-        names, name, unit, problems = self.columns, self.places.name, self.places.unit, self.problems
+        name, unit, problems = self.places.name, self.places.unit, self.problems
         objects: Iterable[dict[str, Any]] | None = self.objects
         if objects is None:
+            names = self.columns
             objects = (dict(zip(names, cells, strict=True)) for cells in self.cells())
         for position, (line, values) in enumerate(zip(self.places.lines, objects, strict=True)):
             place = f"{name}, {unit} {line}"

@@ -58,7 +58,7 @@ def test_any_table_of_texts_survives_cell_for_cell(
 ) -> None:
     columns, expected = table
     chunk = formats.Chunk(
-        frame(columns, zip(*expected, strict=True) if expected else [[] for _ in columns], 0, len(expected)),
+        lambda: frame(columns, zip(*expected, strict=True) if expected else [[] for _ in columns], 0, len(expected)),
         0,
         Places("prompts.csv", range(len(expected))),
     )
