@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from .errors import JobError, RowError
 from .exact import dumps, loads
 from .records import KEY_BYTES, TEXT_PARAMETERS, Row
-from .wires import Wire
+from .wires import Wire, Write
 
 MAX_PROMPT = 16 * 2**20
 """Characters a rendered text may have; a template of 19 characters can otherwise make 10^8 of them."""
@@ -155,7 +155,8 @@ class Prompts:
         row_params: Iterable[str] = (),
         insist: bool = False,
     ) -> None:
-        self._write = wire.request
+        self._writer = wire.writer
+        self._own: tuple[Write, int] | None = None
         self._seed = blake2b(f"{wire.name}\0{identity}\0".encode(), digest_size=KEY_BYTES)
         self._model = model
         self._template = Text(template, "the template") if template else None
@@ -187,12 +188,23 @@ class Prompts:
             messages = self._asked(values)
         if not model:
             raise RowError("no model: give --model, or a column 'model' with --row-params model")
-        written, content = self._write(model, messages, parameters)
+        write, answer = self._written(model, parameters)
+        written, content = write(messages)
         key = self._seed.copy()
         key.update(written)
-        size = sum(len(said) for message in messages if isinstance(said := message.get("content"), str))
-        answer = _answer_tokens(parameters)
+        size = 0
+        for message in messages:
+            if isinstance(said := message.get("content"), str):
+                size += len(said)
         return Request(key.digest(), written, content, size // CHARACTERS_A_TOKEN + answer, answer)
+
+    def _written(self, model: str, parameters: dict[str, Any]) -> tuple[Write, int]:
+        """How a request is written, and how many tokens its answer may have; made once for rows without their own."""
+        if parameters is not self._parameters or model is not self._model:
+            return self._writer(model, parameters), _answer_tokens(parameters)
+        if self._own is None:
+            self._own = self._writer(model, parameters), _answer_tokens(parameters)
+        return self._own
 
     def _asked(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self._template:

@@ -12,7 +12,7 @@ Names = npt.NDArray[np.uint64]
 """n names as an (n, 2) array: the first and the last eight bytes of each, as this machine reads them."""
 Column = npt.NDArray[Any]
 Places = npt.NDArray[np.intp]
-PART = 1 << 18
+PART = 1 << 20
 
 
 def as_names(ids: Sequence[bytes] | npt.NDArray[np.uint8]) -> Names:

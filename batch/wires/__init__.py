@@ -10,9 +10,9 @@ from typing import Literal
 from ..records import Answer
 from .answer import DONE, read_answer, read_chunk, read_stream, write_answer, write_chunk
 from .refusal import clean, refusal
-from .request import Asked, Message, read_request, write_request
+from .request import Asked, Message, Write, read_request, write_request, writer
 
-__all__ = ["DONE", "WIRES", "Asked", "Message", "Wire", "clean", "read_chunk", "read_stream", "refusal", "write_chunk"]
+__all__ = ["DONE", "WIRES", "Asked", "Message", "Wire", "Write", "clean", "read_chunk", "read_stream", "refusal", "write_chunk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Wire:
         name: The protocol's.
         path, query: Follow the base URL.
         signed: Whether requests carry `d`, `t`, `s`, `client-id` and `client-v`.
+        writer: `(model, parameters, stream=False) -> (messages) -> (body, content)`; both raise `RowError`.
         request: `(model, messages, parameters, stream=False) -> (body, content)`; raises `RowError`.
         answer: `(body, status, strictly=True) -> Answer`; raises `BadBody`, or for an error object what its status means.
         read_request: `(body) -> Asked`; raises `ValueError`.
@@ -33,6 +34,7 @@ class Wire:
     path: str
     query: str
     signed: bool
+    writer: Callable[..., Write]
     request: Callable[..., tuple[bytes, str]]
     answer: Callable[..., Answer]
     read_request: Callable[[bytes], Asked]
@@ -40,7 +42,8 @@ class Wire:
 
 
 def _wire(name: Literal["ails", "openai"], path: str, query: str, signed: bool) -> Wire:
-    return Wire(name, path, query, signed, partial(write_request, signed), read_answer, read_request, write_answer)
+    write = partial(writer, signed), partial(write_request, signed)
+    return Wire(name, path, query, signed, *write, read_answer, read_request, write_answer)
 
 
 WIRES: dict[str, Wire] = {

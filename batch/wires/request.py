@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,14 +34,18 @@ class Asked:
     fields: dict[str, Any]
 
 
-def write_request(
-    signed: bool, model: str, messages: Sequence[Message], parameters: Mapping[str, Any], stream: bool = False
-) -> tuple[bytes, str]:
-    """The body of a request as compact JSON, and the content of its last message.
+Write = Callable[[Sequence[Message]], tuple[bytes, str]]
+"""Messages become a request's body as compact JSON, and the content of the last one; see `writer`."""
+
+
+def writer(signed: bool, model: str, parameters: Mapping[str, Any], stream: bool = False) -> Write:
+    """How requests of one model and one set of parameters are written.
+
+    What is returned raises RowError for no messages, a content that is neither text nor parts, half a surrogate pair, or a
+    parameter that has no JSON form.
 
     Raises:
-        RowError: No messages, a content that is neither text nor parts, half a surrogate pair, `n` over 1, or a parameter that
-            is none or has no JSON form.
+        RowError: No model, `n` over 1, or a parameter that is none.
     """
     if not isinstance(model, str) or not model:
         raise RowError("the model must be a name")
@@ -49,7 +53,6 @@ def write_request(
         raise RowError(f"{name!r} is no parameter: it is set by the request itself")
     if parameters.get("n", 1) != 1:
         raise RowError("'n' is no parameter: each row has one answer (--repeat asks every row several times)")
-    content = _last_content(messages)
     body: dict[str, Any] = {"model": model}
     if signed:
         temperature = parameters.get("temperature")
@@ -57,14 +60,26 @@ def write_request(
         body["stream"] = stream
     elif stream:
         body["stream"] = True
-    body["messages"] = messages
+    body["messages"] = None  # its place
     for name in sorted(parameters):
         if not (signed and name == "temperature"):
             body[name] = parameters[name]
-    try:
-        return exact.dumps(body), content
-    except (ValueError, RecursionError) as error:
-        raise RowError(f"a parameter or message has no JSON form: {error}") from None
+
+    def write(messages: Sequence[Message]) -> tuple[bytes, str]:
+        content = _last_content(messages)
+        try:
+            return exact.dumps(body | {"messages": messages}), content
+        except (ValueError, RecursionError) as error:
+            raise RowError(f"a parameter or message has no JSON form: {error}") from None
+
+    return write
+
+
+def write_request(
+    signed: bool, model: str, messages: Sequence[Message], parameters: Mapping[str, Any], stream: bool = False
+) -> tuple[bytes, str]:
+    """The body of a request, and the content of its last message; raises what `writer` and what that returns do."""
+    return writer(signed, model, parameters, stream)(messages)
 
 
 def _last_content(messages: Sequence[Message]) -> str:

@@ -97,7 +97,7 @@ def test_names_come_as_bytes_or_as_an_array() -> None:
 
 def test_half_a_million_names_are_found_after_growing() -> None:
     ids = np.random.default_rng(7).integers(0, 256, (600_000, 16), np.uint8)
-    index = Index()
+    index = Index(part=1 << 18)
     for first in range(0, len(ids), 50_000):
         chunk = ids[first : first + 50_000]
         index.add_many(as_names(chunk), (np.arange(first, first + len(chunk), dtype=np.int64) << 4))
