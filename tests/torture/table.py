@@ -46,7 +46,7 @@ def table(lines: list[Line], bugs: list[tuple[str, bool, str]], seed: int, secon
     """Markdown."""
     tried = sum(len(line.tries) for line in lines)
     lost = sum(one.lost for line in lines for one in line.tries)
-    machine = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    machine = f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
     text = [
         f"{date.today().isoformat()}, {machine}, seed {seed}: {tried} tries in {seconds / 60:.0f} minutes, {lost} rows lost.",
         "",
