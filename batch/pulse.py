@@ -19,6 +19,9 @@ from .pace import Pace
 from .signature import Stamps
 from .tally import Snapshot, Tally
 
+UNCOUNTED = 1.0
+"""Seconds before the input's rows are counted: the first requests shall not wait for that."""
+
 EVERY = 0.1
 """Seconds between two looks."""
 
@@ -77,7 +80,7 @@ class Pulse:
     def start(self) -> None:
         """Begin to look."""
         self._thread.start()
-        # Counting reads the whole input, so it goes on beside the first requests.
+        # Counting reads the whole input, so it goes on beside the requests.
         threading.Thread(target=self._count, name="count", daemon=True).start()
 
     def join(self) -> None:
@@ -90,6 +93,8 @@ class Pulse:
         return self._bounds.most_common(1)[0][0] if self._bounds and self._tally.requests else ""
 
     def _count(self) -> None:
+        if self._home.wait(UNCOUNTED):
+            return
         with contextlib.suppress(BatchError):  # the reading pass comes to the same place and says so
             total = self._alignment.source.estimate()
             rows = min(total, self._job.limit) if total and self._job.limit else total

@@ -45,9 +45,6 @@ DRAIN = 30.0
 AFTER_SIGNAL = 10.0
 """Seconds that reading on and writing the output may take after a signal; what takes longer is left to `export`."""
 
-UNCOUNTED = 1.0
-"""Seconds that go by before the input's rows are counted: the first requests shall not wait for that."""
-
 LOG = logging.getLogger("batch")
 
 Watch = Callable[[Snapshot], None]
