@@ -145,7 +145,7 @@ LINES = st.sampled_from(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(lines=st.lists(LINES, max_size=12))
 def test_n_rows_in_are_n_rows_out_in_order_for_any_mixture(folder: Path, lines: list[str]) -> None:
     (folder / "in.jsonl").write_text("".join(line + "\n" for line in lines))

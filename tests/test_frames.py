@@ -258,7 +258,7 @@ CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
 CELLS = st.text(CHARACTERS, max_size=8) | st.sampled_from(["007", "NA", ""])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8), st.sampled_from([".csv", ".tsv", ".jsonl", ".csv.gz"]))
 def test_a_frame_of_text_survives_a_file_cell_for_cell(tmp_path: Path, rows: list[tuple[str, str]], suffix: str) -> None:
     df = pd.DataFrame(rows, columns=["a", "b"], dtype=object)

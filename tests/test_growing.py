@@ -72,7 +72,7 @@ def taken_for_granted(output: Path) -> bytes:
     return content
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     steps=st.lists(st.lists(st.sampled_from([*PROMPTS, BROKEN]), min_size=1, max_size=6), min_size=2, max_size=4),
     forms=st.sampled_from(["csv csv", "csv jsonl", "jsonl jsonl", "jsonl csv"]),

@@ -181,7 +181,7 @@ def test_each_job_takes_its_own_share_of_the_time(tmp_path: Path) -> None:
     assert at == pytest.approx([0.0, 0.1, 1.1, 1.2])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     steps=st.lists(
         st.tuples(st.integers(0, 2), st.sampled_from(["reserve", "undo", "send", "settle"]), st.floats(0, 1.5)), max_size=60

@@ -307,7 +307,7 @@ class Life:
         return self.server.asked(os.environ["AILS_API_KEY"])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(prompts=st.lists(PROMPTS, min_size=1, max_size=12), steps=st.lists(STEPS, max_size=8))
 def test_the_output_is_what_one_undisturbed_run_would_give(
     folder: Path, server: Counting, prompts: list[str], steps: list[tuple[str, Any, Any]]
