@@ -72,9 +72,9 @@ def write(df: pandas.DataFrame, path: str | PathLike[str], *, format: str = "") 
         StorageError: The disk refused; the old file is as it was.
 
     Example:
-        >>> import batch, pandas
+        >>> import batch, pandas, pathlib
         >>> batch.write(pandas.DataFrame({"n": [1, None]}, dtype="Int64"), "numbers.jsonl")
-        >>> print(open("numbers.jsonl").read(), end="")
+        >>> print(pathlib.Path("numbers.jsonl").read_text(), end="")
         {"n":1}
         {"n":null}
     """
