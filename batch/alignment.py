@@ -123,7 +123,6 @@ class Alignment:
         self.reading = Reading(job, self.selection, journal, self.spool, wire, self.schema)
         self._there = _state(job.output)
         self._written = Written()
-        self._goes_on = False
         # The journal's id, too: after --fresh, or once it was moved away, nothing is done that another journal knew.
         self._asked = digest([journal.id.hex(), job.asked(), asked, self.source.format, job.bad_rows])
         shape = ("output", "output_format", "prefix", "keep_raw", "explode", "csv_guard", "errors")
@@ -203,7 +202,6 @@ class Alignment:
         selection = self.selection
         if selection.unreadable and not selection.kept.unreadable:
             selection.start_over()  # the output has no column yet for what could not be read
-        self._goes_on = bool(selection.kept.rows)
         sink = self._sink()
         try:
             errors = self._errors() if job.errors else None
@@ -229,6 +227,11 @@ class Alignment:
         with suppress(OSError):  # the output is written; the next run only has more to do
             self.spool.describe(about)
         return written
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the files that are written keep what stands in them."""
+        return bool(self.selection.kept.rows)
 
     def _sink(self) -> Sink:
         """Where rows go: the output, the frame that is wanted, or both."""

@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, settings
 
 from batch.gateway.embedded import Embedded
 
+from .counting import Counting
+
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")  # no test fails because a machine was slow
 
@@ -86,3 +88,19 @@ def known(gateway: Embedded) -> dict[str, str]:
         "AILS_SECRET": gateway.credentials.secret,
         "AILS_MODEL": gateway.answers_as,
     }
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counting]:
+    """Counts what it is asked; modules that need another server have one of the same name."""
+    with Counting(tmp_path_factory.mktemp("counting")) as counting:
+        yield counting
+
+
+@pytest.fixture
+def folder(server: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory whose environment names that server."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in server.environment(tmp_path.name).items():
+        monkeypatch.setenv(name, value)
+    return tmp_path

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,25 +18,9 @@ from hypothesis import strategies as st
 import batch
 from batch.errors import InputError
 
-from .counting import Counting
-
 PROMPTS = ["one", "two", "three\nlines", "refuse me", "one", 'a "quoted" one', "\ufeffmarked", ""]
 BROKEN = "broken"
 """Stands for a row that cannot be read."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counting]:
-    with Counting(tmp_path_factory.mktemp("counting")) as counting:
-        yield counting
-
-
-@pytest.fixture
-def folder(server: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name, value in server.environment(tmp_path.name).items():
-        monkeypatch.setenv(name, value)
-    return tmp_path
 
 
 def lines(prompts: list[str], form: str, number: int) -> bytes:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -33,20 +32,6 @@ from .torture.story import Arena, Story
 ROOT = Path(__file__).parent.parent
 PASSING = ("attempts", "latency_s")
 """What may differ between a run and an undisturbed one."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counting]:
-    with Counting(tmp_path_factory.mktemp("counting")) as counting:
-        yield counting
-
-
-@pytest.fixture
-def folder(server: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name, value in server.environment(tmp_path.name).items():
-        monkeypatch.setenv(name, value)
-    return tmp_path
 
 
 @pytest.fixture
