@@ -19,7 +19,7 @@ from . import say
 
 if TYPE_CHECKING:
     from ..job import Job
-    from ..tally import Summary
+    from ..tally import Snapshot, Summary
 
 
 M_MMAP_THRESHOLD = -3
@@ -122,6 +122,7 @@ def command(source: str, quiet: bool, **options: Any) -> int:
     4 the server refuses the run, 5 the journal is damaged, 6 a limit was reached, 75 try later, 128+N signal N.
     """
     from ..trip import run
+    from .core import Core
     from .progress import Progress
 
     settings = {name: value for name, value in options.items() if value is not None and value != ()}
@@ -133,8 +134,15 @@ def command(source: str, quiet: bool, **options: Any) -> int:
 
     stop = Stop()
     handle(stop)
+    core = Core() if job.engine == "threads" else None
     with Progress(quiet=quiet) as progress:
-        summary = run(job, watch=progress, stop=stop)
+
+        def watch(now: Snapshot) -> None:
+            progress(now)
+            if core:
+                core(now)
+
+        summary = run(job, watch=watch, stop=stop)
     tell(job, summary, quiet=quiet)
     return summary.exit_code
 

@@ -1,0 +1,150 @@
+"""A run that keeps a core busy keeps its threads on one, where there is room, and gives the others back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import batch
+from batch.cli.core import BETTER, CROWDED, Core, Ticks, chosen, ticks
+from batch.tally import Snapshot
+
+from .counting import Counting
+
+if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+    pytest.skip("threads cannot be moved here: one core, or another system", allow_module_level=True)
+
+SHARES = st.dictionaries(st.integers(0, 7), st.floats(0, 1), min_size=1)
+
+
+def snapshot(in_flight: int) -> Snapshot:
+    return Snapshot(None, False, 0, 0, 0, 0, 0, 0, 0, 0, None, in_flight, 64, "cpu", "")
+
+
+class Machine:
+    """Cores as busy as a test says; time goes on by a second before every look.
+
+    Attributes:
+        others: How much of each core other programs use.
+        ours: How much of a core this process uses, on whichever it runs.
+    """
+
+    def __init__(self, cores: set[int]) -> None:
+        self.cores = cores
+        self.others = dict.fromkeys(cores, 0.0)
+        self.ours = 1.0
+        self.now = 0.0
+        self._spent = 0.0
+        self._busy = dict.fromkeys(cores, 0.0)
+        self.core = Core(lambda: self.now, lambda: self._spent, self._ticks)
+
+    def _ticks(self) -> Ticks:
+        return {core: (round(100 * busy), round(100 * self.now)) for core, busy in self._busy.items()}
+
+    def look(self, in_flight: int = 64) -> set[int]:
+        """Where this thread may run after one more look."""
+        on = os.sched_getaffinity(0)
+        for core in self.cores:
+            self._busy[core] += min(1.0, self.others[core] + (self.ours / len(on) if core in on else 0.0))
+        self._spent += self.ours
+        self.now += 1.0
+        self.core(snapshot(in_flight))
+        return os.sched_getaffinity(0)
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    cores = os.sched_getaffinity(0)
+    yield Machine(cores)
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cores)
+
+
+def test_a_busy_run_is_on_the_core_that_others_use_least(machine: Machine) -> None:
+    first, second = sorted(machine.cores)[:2]
+    machine.others |= dict.fromkeys(machine.cores, 0.4) | {second: 0.1}
+    assert machine.look() == {second}
+    assert machine.look() == {second}, "its own use is no reason to leave"
+    machine.others |= {first: 0.0}
+    assert machine.look() == {second}, "a little more room is none either"
+    machine.others |= {second: 0.5}
+    machine.ours = 0.5
+    assert machine.look() == {first}
+
+
+def test_all_cores_are_given_back_once_nothing_is_in_flight(machine: Machine) -> None:
+    assert len(machine.look()) == 1
+    assert machine.look(in_flight=0) == machine.cores
+
+
+def test_a_run_that_needs_little_stays_where_the_kernel_has_it(machine: Machine) -> None:
+    machine.ours = 0.1
+    assert machine.look() == machine.cores
+
+
+def test_where_all_cores_are_busy_the_kernel_decides(machine: Machine) -> None:
+    machine.others, machine.ours = dict.fromkeys(machine.cores, 0.7), 0.6
+    assert machine.look() == machine.cores
+    machine.others, machine.ours = dict.fromkeys(machine.cores, 0.2), 0.8
+    assert len(machine.look()) == 1
+    machine.others, machine.ours = dict.fromkeys(machine.cores, 0.6), 0.4
+    assert machine.look() == machine.cores
+
+
+@given(SHARES, st.none() | st.integers(0, 7))
+def test_no_core_is_chosen_that_others_use_most_of(others: dict[int, float], core: int | None) -> None:
+    found = chosen(others, core)
+    assert found is None or others[found] <= CROWDED
+    assert (found is None) == (min(others.values()) > CROWDED)
+
+
+@given(SHARES)
+def test_a_choice_stands_as_long_as_nothing_changes(others: dict[int, float]) -> None:
+    found = chosen(others, None)
+    assert chosen(others, found) == found
+    if found is not None:
+        worse = others | {found: min(CROWDED, others[found] + BETTER / 2)}
+        assert chosen(worse, found) == found
+
+
+def test_the_machine_tells_how_busy_its_cores_are() -> None:
+    before = ticks()
+    assert os.sched_getaffinity(0) <= before.keys()
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    now = ticks()
+    assert sum(now[core][0] - before[core][0] for core in now) > 0
+    assert all(busy <= there for busy, there in now.values())
+
+
+def test_the_command_keeps_its_threads_on_one_core_and_the_library_touches_nothing(server: Counting, folder: Path) -> None:
+    lines = "".join(f'{{"prompt": "question {number}"}}\n' for number in range(300_000))
+    Path("in.jsonl").write_text(lines)
+    command = [sys.executable, "-m", "batch", "run", "in.jsonl", "-o", "out.jsonl", "--quiet"]
+    run = subprocess.Popen(command, env=dict(os.environ))
+    try:
+        patience = time.monotonic() + 60
+        while len(os.sched_getaffinity(run.pid)) > 1 and time.monotonic() < patience:
+            assert run.poll() is None
+            time.sleep(0.05)
+        assert len(os.sched_getaffinity(run.pid)) == 1
+    finally:
+        run.send_signal(signal.SIGTERM)
+        run.wait()
+    allowed = os.sched_getaffinity(0)
+    seen: list[set[int]] = []
+    batch.run(
+        batch.Job(input="in.jsonl", output="few.jsonl", limit=500), watch=lambda now: seen.append(os.sched_getaffinity(0))
+    )
+    assert seen
+    assert all(cores == allowed for cores in seen)
