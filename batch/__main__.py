@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
@@ -11,7 +12,9 @@ def main() -> None:
         sys.exit("ails-batch: Windows is not supported (the journal needs flock and fdatasync); use WSL")
     from .cli import command_line
 
-    sys.exit(command_line())
+    code = command_line()
+    gc.freeze()  # on its way out Python would look through all that is left for cycles, for up to a tenth of a second
+    sys.exit(code)
 
 
 if __name__ == "__main__":
