@@ -35,7 +35,7 @@ class Machine:
 
     Attributes:
         others: How much of each core other programs use.
-        ours: How much of a core this process uses, on whichever it runs.
+        ours: How much of a core this process would use.
     """
 
     def __init__(self, cores: set[int]) -> None:
@@ -54,8 +54,9 @@ class Machine:
         """Where this thread may run after one more look."""
         on = os.sched_getaffinity(0)
         for core in self.cores:
-            self._busy[core] += min(1.0, self.others[core] + (self.ours / len(on) if core in on else 0.0))
-        self._spent += self.ours
+            taken = min(self.ours / len(on), 1 - self.others[core]) if core in on else 0.0
+            self._busy[core] += self.others[core] + taken
+            self._spent += taken
         self.now += 1.0
         self.core(snapshot(in_flight))
         return os.sched_getaffinity(0)
@@ -72,12 +73,12 @@ def machine() -> Iterator[Machine]:
 def test_a_busy_run_is_on_the_core_that_others_use_least(machine: Machine) -> None:
     first, second = sorted(machine.cores)[:2]
     machine.others |= dict.fromkeys(machine.cores, 0.4) | {second: 0.1}
+    machine.look()  # from which its own use, spread over all cores, can be told only roughly
     assert machine.look() == {second}
     assert machine.look() == {second}, "its own use is no reason to leave"
     machine.others |= {first: 0.0}
     assert machine.look() == {second}, "a little more room is none either"
     machine.others |= {second: 0.5}
-    machine.ours = 0.5
     assert machine.look() == {first}
 
 
@@ -92,11 +93,11 @@ def test_a_run_that_needs_little_stays_where_the_kernel_has_it(machine: Machine)
 
 
 def test_where_all_cores_are_busy_the_kernel_decides(machine: Machine) -> None:
-    machine.others, machine.ours = dict.fromkeys(machine.cores, 0.7), 0.6
+    machine.others = dict.fromkeys(machine.cores, 0.7)
     assert machine.look() == machine.cores
-    machine.others, machine.ours = dict.fromkeys(machine.cores, 0.2), 0.8
+    machine.others = dict.fromkeys(machine.cores, 0.2)
     assert len(machine.look()) == 1
-    machine.others, machine.ours = dict.fromkeys(machine.cores, 0.6), 0.4
+    machine.others = dict.fromkeys(machine.cores, 0.6)
     assert machine.look() == machine.cores
 
 
@@ -112,8 +113,7 @@ def test_a_choice_stands_as_long_as_nothing_changes(others: dict[int, float]) ->
     found = chosen(others, None)
     assert chosen(others, found) == found
     if found is not None:
-        worse = others | {found: min(CROWDED, others[found] + BETTER / 2)}
-        assert chosen(worse, found) == found
+        assert chosen(others | {found: min(CROWDED, min(others.values()) + BETTER)}, found) == found
 
 
 def test_the_machine_tells_how_busy_its_cores_are() -> None:
@@ -128,19 +128,21 @@ def test_the_machine_tells_how_busy_its_cores_are() -> None:
 
 
 def test_the_command_keeps_its_threads_on_one_core_and_the_library_touches_nothing(server: Counting, folder: Path) -> None:
-    lines = "".join(f'{{"prompt": "question {number}"}}\n' for number in range(300_000))
+    lines = "".join(f'{{"prompt": "question {number}"}}\n' for number in range(60_000))
     Path("in.jsonl").write_text(lines)
     command = [sys.executable, "-m", "batch", "run", "in.jsonl", "-o", "out.jsonl", "--quiet"]
+    began, before = time.monotonic(), ticks()
     run = subprocess.Popen(command, env=dict(os.environ))
     try:
-        patience = time.monotonic() + 60
-        while len(os.sched_getaffinity(run.pid)) > 1 and time.monotonic() < patience:
+        while not (moved := len(os.sched_getaffinity(run.pid)) == 1) and time.monotonic() - began < 15:
             assert run.poll() is None
             time.sleep(0.05)
-        assert len(os.sched_getaffinity(run.pid)) == 1
+        now, cores = ticks(), len(os.sched_getaffinity(0))
+        busy = sum((now[core][0] - before[core][0]) / (now[core][1] - before[core][1]) for core in before)
     finally:
         run.send_signal(signal.SIGTERM)
         run.wait()
+    assert moved or busy > 0.9 * cores, "there was room"
     allowed = os.sched_getaffinity(0)
     seen: list[set[int]] = []
     batch.run(

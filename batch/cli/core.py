@@ -21,7 +21,7 @@ CROWDED = 0.5
 """Share of the best core that other programs use from which on the kernel knows better where there is room."""
 
 BETTER = 0.25
-"""Share of a core by which another one must be the better place, so that two runs do not chase each other."""
+"""Share of a core by which another one must be the better place, or two runs would chase each other."""
 
 EVERY = 1.0
 """Seconds between two looks; the first comes at once."""
@@ -56,12 +56,10 @@ def chosen(others: Mapping[int, float], core: int | None) -> int | None:
     Returns:
         A core; None to leave it to the kernel, because there is none with room.
     """
-    best = min(others, key=lambda one: (others[one], one))
-    if others[best] > CROWDED:
-        return None
-    if core is not None and core in others and others[core] <= min(CROWDED, others[best] + BETTER):
-        return core
-    return best
+    room = min(CROWDED, min(others.values()) + BETTER)
+    free = [one for one, share in others.items() if share <= room]
+    # Where cores differ, the first ones are the fast ones.
+    return core if core in free else min(free, default=None)
 
 
 class Core:
