@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batch
-from batch.cli.core import BETTER, CROWDED, Core, Ticks, chosen, ticks
+from batch.cli.core import BETTER, CROWDED, EVERY, Core, Ticks, chosen, ticks
 from batch.tally import Snapshot
 
 from .counting import Counting
@@ -31,7 +32,7 @@ def snapshot(in_flight: int) -> Snapshot:
 
 
 class Machine:
-    """Cores as busy as a test says; time goes on by a second before every look.
+    """Cores as busy as a test says; time goes on before every look.
 
     Attributes:
         others: How much of each core other programs use.
@@ -55,9 +56,9 @@ class Machine:
         on = os.sched_getaffinity(0)
         for core in self.cores:
             taken = min(self.ours / len(on), 1 - self.others[core]) if core in on else 0.0
-            self._busy[core] += self.others[core] + taken
-            self._spent += taken
-        self.now += 1.0
+            self._busy[core] += EVERY[1] * (self.others[core] + taken)
+            self._spent += EVERY[1] * taken
+        self.now += EVERY[1]
         self.core(snapshot(in_flight))
         return os.sched_getaffinity(0)
 
@@ -114,6 +115,41 @@ def test_a_choice_stands_as_long_as_nothing_changes(others: dict[int, float]) ->
     assert chosen(others, found) == found
     if found is not None:
         assert chosen(others | {found: min(CROWDED, min(others.values()) + BETTER)}, found) == found
+
+
+class Run:
+    """One of several runs on one simulated machine, each of which would use a whole core."""
+
+    def __init__(self, seed: int, clock: Callable[[], float], ticks: Callable[[], Ticks]) -> None:
+        self.on = os.sched_getaffinity(0)
+        self.spent = 0.0
+        self.core = Core(clock, lambda: self.spent, ticks, self.move, seed)
+
+    def move(self, cores: set[int]) -> None:
+        self.on = cores
+
+
+@given(st.integers(0, 10**6))
+def test_two_runs_that_began_together_soon_have_a_core_each(seed: int) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    now, busy = 0.0, dict.fromkeys(cores, 0.0)
+
+    def ticks() -> Ticks:
+        return {core: (round(100 * used), round(100 * now)) for core, used in busy.items()}
+
+    runs = [Run(seed + number, lambda: now, ticks) for number in range(2)]
+    for _ in range(600):
+        now += 0.1
+        here = Counter(core for run in runs for core in run.on if len(run.on) == 1)
+        for run in runs:
+            for core in run.on:
+                share = 1 / here[core] if len(run.on) == 1 else 1 / len(cores)
+                busy[core] += 0.1 * share
+                run.spent += 0.1 * share
+        for run in runs:
+            run.core(snapshot(64))
+    assert all(len(run.on) == 1 for run in runs)
+    assert runs[0].on != runs[1].on
 
 
 def test_the_machine_tells_how_busy_its_cores_are() -> None:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
 
 from ..tally import Snapshot
 
@@ -23,8 +24,8 @@ CROWDED = 0.5
 BETTER = 0.25
 """Share of a core by which another one must be the better place, or two runs would chase each other."""
 
-EVERY = 1.0
-"""Seconds between two looks; the first comes at once."""
+EVERY = (0.5, 1.5)
+"""Seconds from one look to the next, at random, so that two runs that began together do not move together."""
 
 Ticks = dict[int, tuple[int, int]]
 """Of each core: how long it was busy, and how long it was there, in the same unit."""
@@ -62,13 +63,26 @@ def chosen(others: Mapping[int, float], core: int | None) -> int | None:
     return core if core in free else min(free, default=None)
 
 
+def move(cores: set[int]) -> None:
+    """Let all threads of this process run on these cores, and those that they start.
+
+    Raises:
+        OSError: These cores may not be used any more.
+    """
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(int(thread.name), cores)
+
+
 class Core:
-    """Looks once a second whether all threads should be on one core, and on which.
+    """Looks about once a second whether all threads should be on one core, and on which.
 
     Args:
         clock: Monotonic seconds.
         cpu: Seconds of processor time that this process has used.
         ticks: How busy the cores are.
+        move: Lets all threads run on some cores.
+        seed: Of the times of the looks.
     """
 
     def __init__(
@@ -76,10 +90,14 @@ class Core:
         clock: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = time.process_time,
         ticks: Callable[[], Ticks] = ticks,
+        move: Callable[[set[int]], None] = move,
+        seed: int | None = None,
     ) -> None:
         self._clock = clock
         self._cpu = cpu
         self._ticks = ticks
+        self._move = move
+        self._random = Random(seed)  # noqa: S311
         self._core: int | None = None
         self._due = 0.0
         self._allowed: set[int] = set()
@@ -88,16 +106,16 @@ class Core:
             self._looked = clock(), cpu(), ticks()
 
     def __call__(self, now: Snapshot) -> None:
-        """Move the threads if that is better."""
+        """Move the threads if that is better; the first look comes at once."""
         at = self._clock()
         if len(self._allowed) < 2 or (at < self._due and now.in_flight):
             return
-        self._due = at + EVERY
+        self._due = at + self._random.uniform(*EVERY)
         with contextlib.suppress(OSError):  # the cores we may use were changed from outside; nothing depends on this
             core = self._best(at) if now.in_flight else None
             if core != self._core:
                 self._core = core
-                _move(self._allowed if core is None else {core})
+                self._move(self._allowed if core is None else {core})
 
     def _best(self, at: float) -> int | None:
         since, spent, before = self._looked
@@ -116,10 +134,3 @@ class Core:
 
 def _share(before: tuple[int, int], now: tuple[int, int]) -> float:
     return (now[0] - before[0]) / max(1, now[1] - before[1])
-
-
-def _move(cores: set[int]) -> None:
-    """Let all threads run on these cores, and those that they start."""
-    for thread in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.sched_setaffinity(int(thread.name), cores)
