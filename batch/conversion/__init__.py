@@ -90,10 +90,11 @@ def convert(source: str, target: str, *, source_format: str = "", target_format:
     for name, option in ((source_format, "--from"), (target_format, "--to")):
         if name and name not in FORMATS:
             raise JobError(f"{option} {name}: there is no such format; there are {', '.join(FORMATS)}")
+    write = target_format or formats.output_format(target, option="--to")
+    formats.preflight_output(target, format=write if write in TABLES else "jsonl")
     plain = source_format if source_format in (*TABLES, "openai-batch", "") else "jsonl"
-    with formats.source(source, format=plain or None, encoding=encoding) as opened:
+    with formats.source(source, format=plain or None, encoding=encoding, option="--from") as opened:
         read = source_format or _recognised(opened)
-        write = target_format or formats.output_format(target)
         losses, report = Losses(), Report(read, write)
         if write in TABLES and read in TABLES:
             _tables(opened, target, write, losses, report)

@@ -33,6 +33,7 @@ from typing import Any, BinaryIO
 from ..errors import JobError
 from . import delimited, jsonl, openai_batch, parquet
 from .compression import COMPRESS
+from .extras import require
 from .sink import Sink, Writer
 from .snapshot import Snapshot, Stopped, open_file, open_path, open_stdin
 from .source import End, Reader, Source
@@ -114,6 +115,7 @@ def source(
     reserved: Iterable[str] = (),
     opener: Callable[[str], BinaryIO] | None = None,
     stopping: threading.Event | None = None,
+    option: str = "--input-format",
 ) -> Source:
     """Open an input and look at its first MiB.
 
@@ -129,6 +131,7 @@ def source(
             MiB of JSON Lines makes its row an error row.
         opener: Opens URLs as seekable binary files.
         stopping: Once set, standard input and named pipes are waited for no more.
+        option: What messages call the option that names the format.
 
     Raises:
         JobError: No such file, or format, encoding or column names that cannot be.
@@ -145,17 +148,17 @@ def source(
     forms = {format or format_of(file) for file in files} - {""}
     if len(forms) > 1:
         raise JobError(
-            f"the inputs have different formats ({', '.join(sorted(forms))}); convert them first, or name one --input-format"
+            f"the inputs have different formats ({', '.join(sorted(forms))}); convert them first, or name one {option}"
         )
     form = forms.pop() if forms else ""
     if form and form not in READERS:
-        raise JobError(f"--input-format {form}: there is no such format; there are {', '.join(READERS)}")
+        raise JobError(f"{option} {form}: there is no such format; there are {', '.join(READERS)}")
     opened: list[Snapshot] = []
     try:
         for number, file in enumerate(files, 1):
             opened.append(_open(file, number, Path(spool) if spool else None, opener, stopping))
         texts = [Text(snapshot, compression_of(snapshot.name), codec(encoding)) for snapshot in opened]
-        form = form or _guess(texts[0])
+        form = form or _guess(texts[0], option)
         parts = [READERS[form](text, reserved) for text in texts]
         if form == "jsonl" and format is None and _is_batch(parts[0]):
             form = "openai-batch"
@@ -191,7 +194,7 @@ def _open(
     return open_path(path, spool and spool.with_name(f"{spool.name}-{number}"), stopping)
 
 
-def _guess(text: Text) -> str:
+def _guess(text: Text, option: str) -> str:
     """JSON Lines begin with a brace; nothing else is guessed."""
     head = b""
     for block in text.utf8():
@@ -200,7 +203,7 @@ def _guess(text: Text) -> str:
             break
     if head.startswith(b"{") or (not head and text.name == "stdin"):
         return "jsonl"
-    raise JobError(f"{text.name}: the name does not tell the format; name it with --input-format ({', '.join(READERS)})")
+    raise JobError(f"{text.name}: the name does not tell the format; name it with {option} ({', '.join(READERS)})")
 
 
 def _is_batch(reader: Reader) -> bool:
@@ -268,17 +271,17 @@ def grows(path: str, source: Source, format: str | None = None) -> bool:  # noqa
     return known and path != "-" and not compression_of(path)
 
 
-def output_format(path: str, format: str | None = None) -> str:  # noqa: A002
-    """The format of an output.
+def output_format(path: str, format: str | None = None, *, option: str = "--output-format") -> str:  # noqa: A002
+    """The format of an output; messages call the option that names it `option`.
 
     Raises:
         JobError: The name does not tell it, or there is no such format.
     """
     form = format or ("jsonl" if path == "-" else format_of(path))
     if not form:
-        raise JobError(f"{path}: the name does not tell the format; name it with --output-format ({', '.join(WRITERS)})")
+        raise JobError(f"{path}: the name does not tell the format; name it with {option} ({', '.join(WRITERS)})")
     if form not in WRITERS:
-        raise JobError(f"--output-format {form}: there is no such format; there are {', '.join(WRITERS)}")
+        raise JobError(f"{option} {form}: there is no such format; there are {', '.join(WRITERS)}")
     if form == "parquet" and (path == "-" or compression_of(path)):
         raise JobError(f"{path}: Parquet is written to a plain file, such as answers.parquet")
     return form
@@ -293,7 +296,13 @@ def preflight_output(path: str | os.PathLike[str], inputs: Iterable[str] = (), *
         format: One of `WRITERS`; None where the name tells it.
 
     Raises:
-        JobError: Its kind, its directory or its format do not allow it; or it is an input.
+        JobError: Its kind, its directory or its format do not allow it; or it is an input; or a library that writes it is not
+            installed.
     """
-    output_format(os.fspath(path), format)
-    preflight(os.fspath(path), inputs)
+    path = os.fspath(path)
+    form = output_format(path, format)
+    preflight(path, inputs)
+    if form == "parquet":
+        require("parquet")
+    if compression_of(path) == ".zst":
+        require("zstd")

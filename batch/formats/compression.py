@@ -6,10 +6,10 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from typing import Any, Protocol
 
-from ..errors import InputError, JobError
+from ..errors import InputError
+from .extras import require
 from .table import BLOCK
 
 LEVEL = 6
@@ -99,8 +99,7 @@ def unzstd(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
 
 
 def _zstandard() -> Any:
-    if find_spec("zstandard") is None:
-        raise JobError("zstd files need one more library: pip install 'ails-batch[zstd]'")
+    require("zstd")
     import zstandard
 
     return zstandard

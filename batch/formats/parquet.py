@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from ..errors import BatchError, InputError, JobError
 from .compression import Writable
+from .extras import require
 from .snapshot import Snapshot
 from .table import BLOCK, CHUNK_ROWS, FIRST_ROWS, MISSING, Chunk, Layout, Places, frame
 from .text import Text
@@ -20,8 +20,7 @@ GROUP_BYTES = 4 << 20
 
 
 def _arrow() -> Any:
-    if find_spec("pyarrow") is None:
-        raise JobError("Parquet files need one more library: pip install 'ails-batch[parquet]'")
+    require("parquet")
     import pyarrow
     import pyarrow.parquet
 
