@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import batch
-from batch.errors import JobError
+from batch.errors import CallError, JobError
 from batch.gateway.embedded import Embedded
 from batch.job import Job
 from batch.records import Answer, Attempt, Failure, Outcome
@@ -23,6 +23,8 @@ from batch.tally import Snapshot, Summary
 from batch.telling import Telling
 from batch.telling.log import Log
 from batch.telling.metrics import HELP, Metrics
+from batch.wires import refusal
+from batch.wires.answer import read_answer
 
 from .conftest import Command, known
 
@@ -223,13 +225,74 @@ def test_rows_are_logged_without_what_was_asked_and_answered(tmp_path: Path) -> 
                 Outcome(1, b"l" * 16, 0, Failure("refused", "canary words", 400), (Attempt(400, 0.5),)),
             ]
         )
-        telling.ended(Summary(rows=2, ok=1, failed=1, exit_code=4, error="canary of a server"))
+        words = "HTTP 401: canary of a server"
+        telling.ended(Summary(rows=2, ok=1, failed=1, exit_code=4, error=words, first_failure="canary of an answer"))
     start, first, second, end = lines(file)
     assert (start["event"], start["journal"]) == ("start", "out.csv.journal")
     assert (first["state"], first["http_status"], first["latency_s"], first["prompt_tokens"]) == ("ok", 200, 0.25, 3)
     assert (second["state"], second["row"]) == ("refused", 1)
-    assert (end["exit_code"], end["failed"], end["error"]) == (4, 1, "")
+    assert (end["exit_code"], end["failed"], end["error"]) == (4, 1, "HTTP 401 …")
     assert "canary" not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (401, b'{"error": {"message": "canary; canary: HTTP 500: canary"}}', "the server: HTTP 401 …"),
+        (404, b"canary", "the server: HTTP 404 …"),
+        (403, b"", "the server: HTTP 403"),
+        (200, b"<html><title>canary</title></html>", "the server: the answer is …"),
+        (200, b'{"error": {"message": "canary", "type": "server_error"}}', "the server: HTTP 500 …"),
+        (200, b'{"choices": [{"message": {"content": null}, "finish_reason": "canary"}]}', "the answer's content is …"),
+    ],
+)
+def test_a_reason_is_logged_up_to_where_it_quotes_the_server(tmp_path: Path, status: int, body: bytes, told: str) -> None:
+    if status == 200:
+        with pytest.raises(CallError) as caught:
+            read_answer(body, status)
+        words = str(caught.value)
+    else:
+        words = str(refusal(status, body))
+    file = tmp_path / "run.log"
+    with Telling(Job(log_file=str(file))) as telling:
+        telling.ended(Summary(exit_code=4, error=f"the server: {words}"))
+    error = str(lines(file)[-1]["error"])
+    assert error.endswith(told)
+    assert "canary" not in error
+
+
+def test_the_log_says_why_a_run_with_a_wrong_secret_ended(tmp_path: Path, cli: Command, echo: Embedded) -> None:
+    (tmp_path / "in.csv").write_text("prompt\nhello\n")
+    ended = cli("run", "in.csv", "-o", "out.csv", "--log-file", "run.log", env=known(echo) | {"AILS_SECRET": "x" * 32})
+    end = lines(tmp_path / "run.log")[-1]
+    assert (ended.code, end["exit_code"]) == (4, 4)
+    assert re.fullmatch(r"127\.0\.0\.1:\d+ does not accept the API key or the signature: HTTP 401 …", str(end["error"]))
+
+
+def test_the_log_says_that_the_server_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AILS_API_KEY", "k" * 20)
+    monkeypatch.setenv("AILS_SECRET", "s" * 32)
+    (tmp_path / "in.csv").write_text("prompt\nhello\n")
+    file = tmp_path / "run.log"
+    job = batch.Job(
+        input=str(tmp_path / "in.csv"),
+        output=str(tmp_path / "out.csv"),
+        endpoint="http://127.0.0.1:9",
+        model="m",
+        max_outage=0.5,
+        log_file=str(file),
+    )
+    summary = batch.run(job)
+    end = lines(file)[-1]
+    assert (summary.exit_code, end["exit_code"], end["error"]) == (75, 75, summary.error)
+    assert "127.0.0.1:9: no connection (connection refused); run the same command again later" in summary.error
+
+
+def test_the_log_says_of_a_bug_only_that_there_was_one(tmp_path: Path) -> None:
+    file = tmp_path / "run.log"
+    with pytest.raises(RuntimeError), Telling(Job(log_file=str(file))):
+        raise RuntimeError("canary")
+    assert (lines(file)[-1]["exit_code"], lines(file)[-1]["error"]) == (70, "a bug")
 
 
 # The ping

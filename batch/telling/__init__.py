@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -19,8 +20,11 @@ from .ping import Ping
 EVERY = 60.0
 """Seconds between lines of progress in the log."""
 
-OWN_WORDS = frozenset({2, 3, 5, 6})
-"""Exit codes whose reasons are in words of this project alone; those of others may quote what a server said of a prompt."""
+BUG = 70
+"""The exit code whose reason may hold anything."""
+
+_QUOTE = re.compile(r"(HTTP \d+|the answer is|the answer's content is|a streamed chunk is)\b.+")
+"""Where a reason begins to quote the server, which may have repeated the prompt or the answer."""
 
 
 class Telling:
@@ -89,10 +93,10 @@ class Telling:
             return
         self._over = True
         seconds = round(time.monotonic() - self._begun, 3)
-        error = words if code in OWN_WORDS or code > 128 else ""
+        error = "a bug" if code == BUG else _QUOTE.sub(r"\1 …", words)
         told: dict[str, Any] = {"exit_code": code, "seconds": seconds}
         if summary is not None:
-            told = {name: value for name, value in asdict(summary).items() if name != "error"}
+            told = {name: value for name, value in asdict(summary).items() if name not in ("error", "first_failure")}
         if self._log:
             self._log.write("end", **told, error=error)
             self._log.close()
