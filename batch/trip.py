@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable
@@ -224,6 +225,9 @@ class Trip:
             self.written = self.alignment.write(self._has_time)
         except TryLater as error:
             self.stop.because(error)
+        except BrokenPipeError:
+            # What else ended the run, such as Ctrl-C, which reaches all of a pipeline, comes first.
+            self.stop.because(Interrupted(signal.SIGPIPE, "nobody reads standard output any more"))
         except BatchError as error:
             self.stop.error = error
 
@@ -357,7 +361,7 @@ def _shared(job: Job, stack: ExitStack) -> Quota | None:
 
 
 def _journal(job: Job, stack: ExitStack) -> Path:
-    """The journal's path; with none named and the output on stdout a temporary one, which stays when rows remain."""
+    """The journal's path; with none named and the output on stdout a temporary one, which stays when that is not whole."""
     if job.journal_path:
         return job.journal_path
     folder = Path(tempfile.mkdtemp(prefix="ails-batch-"))

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -94,6 +95,73 @@ def test_results_go_to_standard_output_every_time(cli: Command, prompts: Path, e
     first, again = cli(*command, env=known(echo)), cli(*command, env=known(echo))
     assert (again.code, again.out) == (0, first.out)
     assert len(first.out.splitlines()) == 2
+
+
+PIPES = {
+    "a reader that takes nothing": ("true", "", "nobody reads standard output any more", 141),
+    "a reader that has seen enough": ("head -c 1", "", "nobody reads standard output any more", 141),
+    "a limit as well": ("true", "--deadline 2s --rpm 60", "stopped at --deadline 2 s", 6),
+}
+
+
+@pytest.mark.parametrize("pipe", PIPES)
+def test_a_pipe_that_breaks_names_the_kept_journal_and_the_same_command_goes_on(
+    cli: Command, echo: Embedded, tmp_path: Path, pipe: str
+) -> None:
+    reader, options, words, code = PIPES[pipe]
+    count = 4 if options else 2000  # more than a pipe holds
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"prompt": "{row} {"x" * 99}"}}\n' for row in range(count)))
+    (tmp_path / "temporary").mkdir()
+    command = f"run - --input-format jsonl -o - {options}"
+    script = f'set -o pipefail; "$0" -m batch {command} --log-file run.log < in.jsonl | {reader}'
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path / "temporary"), **known(echo)}
+    ended = subprocess.run(
+        ["bash", "-c", script, sys.executable], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == code
+    assert ended.stderr.startswith(f"ails-batch: {words}\n")
+    (journal,) = (tmp_path / "temporary").glob("*/stdout.journal")
+    assert ended.stderr.endswith(f"what was answered is kept; the same command goes on with --journal {journal}\n")
+    end = json.loads((tmp_path / "run.log").read_text().splitlines()[-1])
+    assert (end["exit_code"], end["error"]) == (code, words)
+    assert end["ok"] > 0
+    again = cli("run", "-", "--input-format", "jsonl", "-o", "-", "--journal", str(journal), env=known(echo))
+    assert (again.code, len(again.out.splitlines())) == (0, count)
+    assert sum("choices" in line for line in journal.read_text().splitlines()) == count
+
+
+def test_ctrl_c_in_a_pipeline_names_the_kept_journal(echo: Embedded, tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"prompt": "{row}"}}\n' for row in range(20)))
+    reading, writing = os.pipe()
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path / "temporary"), **known(echo)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "batch", "run", "in.jsonl", "-o", "-", "--rpm", "120"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        os.close(writing)
+        while not any(b"choices" in path.read_bytes() for path in (tmp_path / "temporary").glob("*/stdout.journal")):
+            assert run.poll() is None
+            time.sleep(0.02)
+        os.close(reading)  # Ctrl-C ends the reader, too
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) == 130
+        assert run.stderr
+        said = run.stderr.read().splitlines()
+    assert said[0] == "ails-batch: stopped by SIGINT"
+    assert "of 20 rows are not answered yet" in said[1]
+    assert str(tmp_path / "temporary") in said[2]
+
+
+def test_nothing_is_kept_of_a_run_whose_answers_all_went_out(cli: Command, prompts: Path, echo: Embedded) -> None:
+    temporary = prompts.parent / "temporary"
+    temporary.mkdir()
+    assert cli("run", "prompts.csv", "-o", "-", env=known(echo) | {"TMPDIR": str(temporary)}).code == 0
+    assert list(temporary.iterdir()) == []
 
 
 def test_answers_that_cannot_be_written_to_standard_output_are_kept(cli: Command, prompts: Path, echo: Embedded) -> None:
@@ -349,6 +417,7 @@ def test_a_wrong_secret_ends_the_run_with_4_and_the_rows_stay_pending(
     assert "401" in ended.err
     assert "canary" not in ended.err + ended.out
     assert [row["error_kind"] for row in table(tmp_path / "out.csv")] == ["pending", "pending"]
+    assert table(tmp_path / "out.csv")[0]["error"] == "not asked yet: the run ended before it; the same command goes on"
     again = cli("run", "prompts.csv", "-o", "out.csv", env=known(echo))
     assert (again.code, again.summary["ok"]) == (0, 2)
 

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import resource
+import shlex
 import signal
 import sys
 import threading
@@ -246,10 +247,12 @@ def tell(job: Job, summary: Summary, *, quiet: bool) -> None:
     """The one JSON line for pipelines, and words for people."""
     if summary.error:
         say(summary.error)
+    kept = job.journal_path is None and Path(summary.journal).exists()
     if summary.pending:
-        say(f"{summary.pending} of {summary.rows} rows are not answered yet; the same command goes on where this one stopped")
-    if job.journal_path is None and Path(summary.journal).exists():
-        say(f"what was answered is kept: give the same command --journal {summary.journal}")
+        goes_on = "" if kept else "; the same command goes on where this one stopped"
+        say(f"{summary.pending} of {summary.rows} rows are not answered yet{goes_on}")
+    if kept:
+        say(f"what was answered is kept; the same command goes on with --journal {shlex.quote(summary.journal)}")
     if summary.failed and not (quiet and summary.exit_code == 0):
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.kinds.items()))
         where = "the member 'error'" if job.output == "-" else f"the column 'error' of {summary.output}"
