@@ -35,7 +35,7 @@ RAW = "raw"
 RAW_INPUT = "raw_input"
 """The column for the text of lines that could not be read; there only when there are such lines."""
 
-NOT_ASKED = "not asked yet: the run was interrupted; the same command goes on"
+NOT_ASKED = "not asked yet: the run ended before it; the same command goes on"
 
 
 @dataclass(slots=True)
