@@ -121,7 +121,9 @@ class Pulse:
     def _snapshot(self) -> Snapshot:
         tally, pace, alignment = self._tally, self._pace.state(), self._alignment
         waited = self._stamps.waited
-        bound = "signature" if waited > self._waited else pace.bound_by
+        bound: str = "signature" if waited > self._waited else pace.bound_by
+        if bound == "input" and alignment.reading.whole:
+            bound = "server"  # there is nothing more to read: its last answers are what is waited for
         self._waited = waited
         self._bounds[bound] += 1
         return Snapshot(

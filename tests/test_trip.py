@@ -202,6 +202,11 @@ def test_a_stopped_run_names_what_is_left_and_goes_on(server: Hostile, folder: P
     assert seen[-1].done <= 30
 
 
+def test_a_run_that_has_read_everything_is_bound_by_the_server_not_by_its_input(server: Hostile, folder: Path) -> None:
+    summary, _ = ask(folder, server.url("silent"), rows=2, timeout=1.0, attempts=1)
+    assert summary.bound_by == "server"
+
+
 def test_a_second_run_of_the_same_output_is_told_who_is_busy(server: Hostile, folder: Path) -> None:
     began = threading.Event()
 
