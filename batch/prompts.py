@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from ast import literal_eval
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -53,12 +55,41 @@ def _said(value: Any) -> Any:
     return value
 
 
+class _Columns(StrictUndefined):
+    """What `row` is where no column is called so: its items are the columns, and all else fails as any missing column does."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(name="row")
+        self._values = values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name] if name in self._values else StrictUndefined(name=name)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)  # so that Jinja2 takes row.name for row["name"]
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+        return iter(self._values)
+
+    def __contains__(self, name: object) -> bool:  # type: ignore[override]
+        return name in self._values
+
+
+def _columns(source: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a template knows beside the columns; most do not name it."""
+    return {"row": _Columns(values)} if "row" in source and "row" not in values else {}
+
+
 _environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=_said, keep_trailing_newline=True)
 _environment.filters["json"] = lambda value: dumps(value).decode("utf-8")
 
 
 class Text:
     """A Jinja2 text over a row's columns, sandboxed; a column that a row does not have is an error of that row.
+
+    ``row["Customer Name"]`` is the column of that name, unless there is a column ``row``.
 
     Args:
         source: The template.
@@ -72,7 +103,8 @@ class Text:
         try:
             self._template = _environment.from_string(source)
         except TemplateSyntaxError as error:
-            raise JobError(f"{name}, line {error.lineno}: {error.message}") from None
+            raise JobError(f"{name}, line {error.lineno}: {error.message}{_spaced(source, error)}") from None
+        self._source = source
         self.name = name
 
     def __call__(self, values: Mapping[str, Any]) -> str:
@@ -83,13 +115,13 @@ class Text:
         """
         try:
             parts, length = [], 0
-            for part in self._template.generate(values):
+            for part in self._template.generate(values, **_columns(self._source, values)):
                 length += len(part)
                 if length > MAX_PROMPT:
                     raise RowError(f"{self.name} renders to more than {MAX_PROMPT >> 20} Mi characters")
                 parts.append(part)
         except UndefinedError as error:
-            raise RowError(_undefined(error, values)) from None
+            raise RowError(_undefined(error, values, "{{ %s }}")) from None
         except RowError:
             raise
         except Exception as error:  # whatever a filter raises on a value it was not made for
@@ -98,7 +130,7 @@ class Text:
 
 
 class Condition:
-    """A Jinja2 expression over a row's columns, such as ``lang == 'de'``.
+    """A Jinja2 expression over a row's columns, such as ``lang == 'de'`` or ``row["First language"] == 'de'``.
 
     Raises:
         JobError: It is no expression.
@@ -108,7 +140,8 @@ class Condition:
         try:
             self._expression = _environment.compile_expression(source, undefined_to_none=False)
         except TemplateSyntaxError as error:
-            raise JobError(f"--where: {error.message}") from None
+            raise JobError(f"--where: {error.message}{_left_over(source)}") from None
+        self._source = source
 
     def __call__(self, values: Mapping[str, Any]) -> bool:
         """Whether the row is wanted.
@@ -117,9 +150,9 @@ class Condition:
             RowError: It cannot be told, for a column is missing or does not compare.
         """
         try:
-            return bool(self._expression(values))
+            return bool(self._expression(values, **_columns(self._source, values)))
         except UndefinedError as error:
-            raise RowError(_undefined(error, values)) from None
+            raise RowError(_undefined(error, values, "%s")) from None
         except Exception as error:
             raise RowError(f"--where fails on this row: {error}") from None
 
@@ -276,23 +309,57 @@ def _batch_line(values: Mapping[str, Any]) -> dict[str, Any] | None:
     return {name: value for name, value in body.items() if name != "stream" or value}
 
 
-def missing_column(name: str, values: Iterable[str]) -> str:
-    """The words for a column that is not there, with the one that may have been meant and those that are."""
-    return _missing_column(name, tuple(values))
+def missing_column(name: str, values: Iterable[str], written: str = "") -> str:
+    """The words for a column that is not there, with the one that may have been meant and those that are.
+
+    Args:
+        name: What was asked for.
+        values: The columns that are there.
+        written: How an expression is written in that place, with ``%s`` for itself; "" where none is understood.
+    """
+    return _missing_column(name, tuple(values), written)
 
 
 @lru_cache(64)  # for a file of rows that all lack it
-def _missing_column(name: str, columns: tuple[str, ...]) -> str:
+def _missing_column(name: str, columns: tuple[str, ...], written: str) -> str:
     near = difflib.get_close_matches(name, columns, n=1)
     meant = f"did you mean {near[0]!r}? " if near else ""
+    if near and written and not near[0].isidentifier():
+        meant += f"write {written % _item(near[0])}; "
     return f"no column {name!r}; {meant}the columns are {', '.join(map(repr, columns)) or 'none'}"
 
 
-def _undefined(error: UndefinedError, values: Iterable[str]) -> str:
+def _item(name: str) -> str:
+    return f"row[{dumps(name).decode('utf-8')}]"
+
+
+def _spaced(source: str, error: TemplateSyntaxError) -> str:
+    """What to do about a template that does not parse because a column's name has spaces or begins with a digit."""
+    if "end of print statement" not in str(error.message):
+        return ""
+    names = re.findall(r"\{\{-?\s*(\w[\w ]*?)\s*-?\}\}", source.split("\n")[error.lineno - 1])
+    name = next((name for name in names if not name.isidentifier()), "")
+    return f" (a column of that name is written {{{{ {_item(name)} }}}})" if name else ""
+
+
+def _left_over(source: str) -> str:
+    """What to do about an expression that does not parse, where that shows."""
+    bare = re.sub(r"'[^']*'|\"[^\"]*\"", "''", source)
+    if re.search(r"(?<![=!<>])=(?!=)", bare):
+        return " (write == to compare; cells of CSV and TSV are texts, as in id == '3')"
+    if found := re.match(r"\s*(\w+(?: +\w+)+)\s*(?:[=!<>]=|[<>]|$)", bare):
+        return f" (a column of that name is written {_item(found[1])})"
+    return ""
+
+
+def _undefined(error: UndefinedError, values: Iterable[str], written: str) -> str:
     message = error.message or "undefined"
-    name = message.removeprefix("'").partition("'")[0]
-    if message == f"'{name}' is undefined":
-        return missing_column(name, values)
+    try:
+        name = literal_eval(message.removesuffix(" is undefined"))
+    except (ValueError, SyntaxError):  # it is not a name alone that is undefined
+        name = None
+    if isinstance(name, str):
+        return missing_column(name, values, written)
     return f"the template asks for something a value does not have: {message}"
 
 

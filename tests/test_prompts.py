@@ -128,6 +128,79 @@ def test_a_condition_sees_the_columns() -> None:
         Condition("lang ==")
 
 
+def test_a_column_of_any_name_is_an_item_of_the_row() -> None:
+    values = {"Customer Name": "Ada", "2nd": "b", 'Bob\'s "x"': "c", "items": "d", "price": loads(b"0.10")}
+    ask = prompts(
+        template="""{{ row["Customer Name"] }} {{ row['2nd'] }} {{ row["Bob's \\"x\\""] }} {{ row.items }} {{ row.price }}""",
+        system="{% for name in row if 'a' in name %}{{ name }}{% endfor %}",
+    )
+    messages = sent(ask, row(**values))["messages"]
+    assert [message["content"] for message in messages] == ["Customer Name", "Ada b c d 0.10"]
+    assert Condition('row["Customer Name"] == "Ada" and "2nd" in row')(values)
+    assert not Condition('row["Customer Name"] == "Bob"')(values)
+
+
+def test_a_column_called_row_is_that_column() -> None:
+    assert prompts(template="{{ row }} {{ row.x }}")(row(row={"x": 1}, x=2)).content == '{"x":1} 1'
+    assert Condition("row == '7'")({"row": "7"})
+
+
+@pytest.mark.parametrize("name", ["nam", "items", "_values", "get"])
+def test_a_missing_item_of_the_row_is_a_missing_column(name: str) -> None:
+    values = {"name": "x"}
+    with pytest.raises(RowError) as plain:
+        prompts(template=f"{{{{ {name} }}}}")(row(**values))
+    for template in (f'{{{{ row["{name}"] }}}}', f'{{{{ row["{name}"] | upper }}}}'):
+        with pytest.raises(RowError) as item:
+            prompts(template=template)(row(**values))
+        assert str(item.value) == str(plain.value)
+    with pytest.raises(RowError, match=f"no column '{name}'"):
+        Condition(f'row["{name}"] == "x"')(values)
+    assert prompts(template=f'{{{{ row["{name}"] | default("none") }}}}')(row(**values)).content == "none"
+
+
+@pytest.mark.parametrize("template", ["{{ row }}", "{{ row | upper }}", "{% if row %}x{% endif %}", "{{ row == 'x' }}"])
+def test_the_row_itself_is_no_value_so_what_a_missing_column_meant_stays(template: str) -> None:
+    with pytest.raises(RowError, match="no column 'row'; the columns are 'a'"):
+        prompts(template=template)(row(a="x"))
+    assert prompts(template="{{ row | default('none') }}, {{ row is defined }}")(row(a="x")).content == "none, false"
+
+
+def test_the_row_cannot_be_reached_through() -> None:
+    for template in ("{{ row._values }}", "{{ row.__class__ }}", "{{ row['__init__'].__globals__ }}"):
+        with pytest.raises(RowError):
+            prompts(template=template)(row(a="x"))
+
+
+def test_who_cannot_write_a_name_is_told_how() -> None:
+    values = {"Customer Name": "Ada", "2nd": "b"}
+    with pytest.raises(RowError) as unlike:
+        prompts(template="{{ Customer_Name }}")(row(**values))
+    assert """did you mean 'Customer Name'? write {{ row["Customer Name"] }}; the columns are""" in str(unlike.value)
+    with pytest.raises(RowError) as unlike:
+        Condition("Customer_Name")(values)
+    assert """did you mean 'Customer Name'? write row["Customer Name"]; the columns are""" in str(unlike.value)
+    with pytest.raises(RowError, match="did you mean 'Customer Name'\\? the columns are"):
+        prompts(column="Customer_Name")(row(**values))
+    for name in values:
+        with pytest.raises(JobError) as spaced:
+            prompts(template=f"Dear\n{{{{ id }}}}, {{{{ {name} }}}}")
+        assert "the template, line 2: expected" in str(spaced.value)
+        assert str(spaced.value).endswith(f"""(a column of that name is written {{{{ row["{name}"] }}}})""")
+    with pytest.raises(JobError) as compared:
+        Condition("Customer Name == 'Ada'")
+    assert str(compared.value).endswith("""(a column of that name is written row["Customer Name"])""")
+
+
+def test_who_compares_with_one_sign_is_told_that_two_compare() -> None:
+    for condition in ("id = 3", "lang == 'a=b' and id = 3"):
+        with pytest.raises(JobError, match=r"--where: .*write == to compare; cells of CSV and TSV are texts"):
+            Condition(condition)
+    with pytest.raises(JobError) as other:
+        Condition("lang == 'a=b' 7")
+    assert "write ==" not in str(other.value)
+
+
 def test_a_filter_that_fails_on_a_value_fails_that_row_alone() -> None:
     with pytest.raises(RowError, match="the template fails on this row: 'str' object has no attribute 'items'"):
         prompts(template="{{ text | dictsort }}")(row(text="a"))
