@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -51,15 +52,53 @@ KINDS = {
     "array": "a list",
     "object": "a table",
     "null": "nothing",
+    "duration": "a timedelta",
 }
 """What msgspec calls things, in words."""
 
 WITHOUT = {"sample": "all rows", "limit": "all rows", "burst": "0.01"}
 """What a field means that is left out, where that is neither a value nor "no limit"."""
 
-Positive = Annotated[float, Meta(gt=0)]
-Seconds = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
+PARAMETERS = frozenset(
+    {
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_new_tokens",
+        "max_tokens",
+        "metadata",
+        "min_p",
+        "min_tokens",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "reasoning_effort",
+        "repetition_penalty",
+        "response_format",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_logprobs",
+        "top_p",
+        "user",
+    }
+)
+"""What chat completions are commonly told beside model and messages, at OpenAI and at the servers that speak its protocol."""
+
+ELSEWHERE = dict.fromkeys(PARAMETERS, "it is a parameter of the request: write it under [parameters]") | {
+    "quiet": "it is an option of the command line only: --quiet"
+}
+"""Keys that are none of a job, and where they belong."""
+
+# Beyond these, sockets and iterators of Python take no number.
+Positive = Annotated[float, Meta(gt=0, le=1e12)]
+Seconds = Annotated[float, Meta(gt=0, le=1e9)]
+Count = Annotated[int, Meta(ge=1, le=10**12)]
 Name = Annotated[str, Meta(min_length=1)]
 
 
@@ -90,6 +129,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         client_version: Sent as `client-v`.
         allow_http: Whether plain `http` may go to other machines.
 
+    Raises:
+        JobError: A value does not fit.
+
     Example:
         >>> import batch
         >>> house = batch.Endpoint(url="https://llm.example.com/", api_key_env="HOUSE_KEY")
@@ -106,6 +148,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     secret_file: str = ""
     client_version: str = ""
     allow_http: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     @property
     def identity(self) -> str:
@@ -140,13 +185,19 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """US dollars a million tokens.
 
+    Raises:
+        JobError: A value does not fit.
+
     Example:
         >>> import batch
         >>> job = batch.Job(price=batch.Price(prompt=0.15, completion=0.6), max_cost=5)
     """
 
-    prompt: Annotated[float, Meta(ge=0)]
-    completion: Annotated[float, Meta(ge=0)]
+    prompt: Annotated[float, Meta(ge=0, le=1e12)]
+    completion: Annotated[float, Meta(ge=0, le=1e12)]
+
+    def __post_init__(self) -> None:
+        _check(self)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,7 +228,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         log_file, metrics_file, ping: Whom to tell how it goes: JSON lines, a file for node exporter, a healthchecks URL.
 
     Raises:
-        JobError: Fields contradict each other, or need one that is not set.
+        JobError: A value does not fit its field; fields contradict each other, or need one that is not set.
 
     Example:
         >>> import batch
@@ -251,11 +302,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ping: str = ""
 
     def __post_init__(self) -> None:
-        """Check what fields say together."""
+        """Check each field, then what they say together."""
+        for name, kind in (("endpoint", Endpoint), ("price", Price)):
+            if isinstance(table := getattr(self, name), Mapping):
+                _known(table, kind, f"{name}: ")
         for name in ("timeout", "max_outage", "deadline"):
-            value = getattr(self, name)
-            if isinstance(value, str):
+            if isinstance(value := getattr(self, name), str):
                 msgspec.structs.force_setattr(self, name, duration(value, name))
+        _check(self)
         if self.template and self.template_file:
             raise JobError("template and template_file exclude each other")
         if (self.template or self.template_file) and self.prompt_column:
@@ -423,15 +477,8 @@ def job(settings: Mapping[str, Any], *, where: str = "") -> Job:
     """
     at = f"{where}: " if where else ""
     _known(settings, Job, at)
-    for name, kind in (("endpoint", Endpoint), ("price", Price)):
-        if isinstance(settings.get(name), Mapping):
-            _known(settings[name], kind, f"{at}{name}.")
     try:
-        return msgspec.convert(
-            {name: value if name == "parameters" else _plain(value) for name, value in settings.items()}, Job
-        )
-    except msgspec.ValidationError as error:
-        raise FieldError(*_plainly(str(error)), where) from None
+        return Job(**settings)
     except FieldError as error:
         raise FieldError(error.field, error.words, where) from None
     except JobError as error:
@@ -478,6 +525,27 @@ def dated(name: str, now: datetime) -> str:
     return PLACEHOLDER.sub(lambda match: now.strftime(forms[match[1]]), name)
 
 
+def _check(made: msgspec.Struct) -> None:
+    """See that every value fits its field, and keep it as the type that the field has."""
+    fields = _fields(type(made))
+    values = {name: getattr(made, name) for name in made.__struct_fields__}
+    try:
+        fits = msgspec.convert({name: one if name == "parameters" else _plain(one) for name, one in values.items()}, fields)
+        dumps(values.get("parameters"))
+    except msgspec.ValidationError as error:
+        raise FieldError(*_plainly(str(error), values)) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FieldError("parameters", f"have no JSON form: {error}") from None
+    for name in values:
+        msgspec.structs.force_setattr(made, name, getattr(fits, name))
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """The same fields without a check of their own: msgspec looks at types only where it converts, not where it constructs."""
+    return msgspec.defstruct(kind.__name__, list(get_type_hints(kind, include_extras=True).items()), kw_only=True)
+
+
 def _plain(value: Any) -> Any:
     """Numbers as Python has them: a journal gives them as they were written, which msgspec does not take for floats."""
     if isinstance(value, Mapping):
@@ -500,21 +568,24 @@ def _known(settings: Mapping[str, Any], kind: type[msgspec.Struct], at: str) -> 
     names = kind.__struct_fields__
     for key in settings:
         if key not in names:
-            near = difflib.get_close_matches(key.replace("-", "_"), names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(names)}"
-            raise JobError(f"{at}unknown key {key!r}{hint}")
+            name = str(key).replace("-", "_")
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(names)}"
+            raise JobError(f"{at}unknown key {key!r}; {ELSEWHERE.get(name, hint) if kind is Job else hint}")
 
 
-def _plainly(message: str) -> tuple[str, str]:
+def _plainly(message: str, values: Mapping[str, Any]) -> tuple[str, str]:
     """The key, and what is wrong with its value, from a message of msgspec: `Expected `int`, got `str` - at `$.rpm``."""
-    match = re.fullmatch(r"(.*) - at `\$\.?([^`]*)`", message)
-    text, key = (match[1], match[2]) if match else (message, "")
+    match = re.fullmatch(r"(.*) - at (`key` in )?`\$\.?([^`]*)`", message)
+    text, named, key = (match[1], match[2], match[3]) if match else (message, None, "")
     if bound := re.fullmatch(r"Expected `\w+` ([<>]=?) (\S+)", text):
-        return key, f"must be {BOUNDS[bound[1]]} {float(bound[2]):g}{_without(key)}"
-    if kinds := re.fullmatch(r"Expected `([\w |]+)`, got `(\w+)`", text):
+        return key, f"must be {BOUNDS[bound[1]]} {float(bound[2]):g}{_without(key)}{_found(key, values)}"
+    choices = _choices(key)
+    if kinds := re.fullmatch(r"Expected `([\w |]+)`, got `([\w.]+)`", text):
         wanted = " or ".join(KINDS.get(kind, kind) for kind in kinds[1].split(" | ") if kind != "null")
-        return key, f"must be {wanted}, not {KINDS.get(kinds[2], kinds[2])}"
-    if text.startswith("Invalid enum value ") and (choices := _choices(key)):
+        must = "every key must be" if named else "must be"
+        return key, f"{must} {choices or wanted}, not {KINDS.get(kinds[2], kinds[2])}"
+    if text.startswith("Invalid enum value ") and choices:
         return key, f"must be {choices}, not {text.removeprefix('Invalid enum value ')}"
     return key, (text[:1].lower() + text[1:]).replace("`", "'")
 
@@ -527,11 +598,17 @@ def _without(key: str) -> str:
     return f"; leave it out for {WITHOUT.get(key, 'no limit' if default is None else default)}"
 
 
+def _found(key: str, values: Mapping[str, Any]) -> str:
+    """The number that does not fit; one inside a table stands beside its words anyway."""
+    return f" (it is {values[key]})" if key in values else ""
+
+
 def _choices(key: str) -> str:
-    """The words that a field may be, and whether it may be a number, too."""
-    kinds = get_args(get_type_hints(Job)[key]) if key in Job.__struct_fields__ else ()
-    words = [repr(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    return " or ".join((["a number"] if int in kinds else []) + words)
+    """The words that a field may be, and whether it may be a number, too; "" for a field that may be any text."""
+    hint = (get_type_hints(Endpoint) | get_type_hints(Job)).get(key.rpartition(".")[2])
+    kinds = [one for one in (hint, *get_args(hint)) if one is int or get_origin(one) is Literal]
+    words = [repr(word) for kind in kinds for word in get_args(kind)]
+    return " or ".join((["a whole number"] if int in kinds else []) + words) if words else ""
 
 
 def _read(path: str, what: str) -> str:

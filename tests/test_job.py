@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from batch.errors import JobError
-from batch.job import Endpoint, Job, dated, duration, job, load, share
+from batch.job import ELSEWHERE, Endpoint, Job, Price, dated, duration, job, load, share
 
 
 def test_paths_in_a_job_file_are_relative_to_it(tmp_path: Path) -> None:
@@ -34,14 +37,18 @@ def test_options_override_the_file(tmp_path: Path) -> None:
         ("rpm = 'fast'", "one.toml: rpm: must be a number, not a text"),
         ("rpm = 0", "one.toml: rpm: must be greater than 0; leave it out for no limit"),
         ("concurrency = 5000", "one.toml: concurrency: must be at most 1000; leave it out for auto"),
-        ("concurrency = 'many'", "one.toml: concurrency: must be a number or 'auto', not 'many'"),
+        ("concurrency = 'many'", "one.toml: concurrency: must be a whole number or 'auto', not 'many'"),
         ("protocol = 'http'", "one.toml: protocol: must be 'ails' or 'openai', not 'http'"),
         ("row_params = 'seed'", "one.toml: row_params: must be a list, not a text"),
         ("price = {prompt = -1, completion = 1}", "one.toml: price.prompt: must be at least 0"),
         ("timeout = 'soon'", "one.toml: timeout: 'soon' is no duration"),
         ("halt = 'never'", "one.toml: halt: 'never' is not understood"),
-        ("[endpoint]\nurl = 'https://x'\nkey = 'y'", "one.toml: endpoint.unknown key 'key'"),
+        ("[endpoint]\nurl = 'https://x'\nkey = 'y'", "one.toml: endpoint: unknown key 'key'"),
         ("rpm = ", "one.toml: not TOML: "),
+        ("rpm = inf", "one.toml: rpm: must be at most 1e+12; leave it out for no limit (it is inf)"),
+        ("[endpoint]\nprotocol = 'http'", "one.toml: endpoint.protocol: must be 'ails' or 'openai', not 'http'"),
+        ("engine = 'x'", "one.toml: engine: must be 'threads' or 'processes', not 'x'"),
+        ("quiet = true", "one.toml: unknown key 'quiet'; it is an option of the command line only: --quiet"),
         ("template = 'x'\ntemplate_file = 'y'", "exclude each other"),
         ("template = 'x'\nprompt_column = 'y'", "exclude each other"),
         ("parameters = {n = 2}", "parameter n"),
@@ -54,6 +61,93 @@ def test_a_mistake_in_a_job_file_is_named_with_its_place(tmp_path: Path, text: s
     with pytest.raises(JobError) as caught:
         load(file)
     assert words in str(caught.value)
+
+
+UNFIT: list[tuple[dict[str, Any], str]] = [
+    ({"repeat": 0}, "repeat: must be at least 1; leave it out for 1 (it is 0)"),
+    ({"sample": -1}, "sample: must be at least 1; leave it out for all rows (it is -1)"),
+    ({"limit": -1}, "limit: must be at least 1; leave it out for all rows (it is -1)"),
+    ({"limit": 10**30}, "limit: must be at most 1e+12"),
+    ({"prompt_column": 5}, "prompt_column: must be a text, not a whole number"),
+    ({"rpm": -1}, "rpm: must be greater than 0; leave it out for no limit (it is -1)"),
+    ({"rpm": "600"}, "rpm: must be a number, not a text"),
+    ({"rpm": float("nan")}, "rpm: must be greater than 0"),
+    ({"attempts": 0}, "attempts: must be at least 1"),
+    ({"attempts": True}, "attempts: must be a whole number, not true or false"),
+    ({"max_outage": -3}, "max_outage: must be greater than 0"),
+    ({"timeout": -1}, "timeout: must be greater than 0"),
+    ({"timeout": "1000000d"}, "timeout: must be at most 1e+09"),
+    ({"deadline": timedelta(hours=6)}, "deadline: must be a number or a text, not a timedelta"),
+    ({"engine": "x"}, "engine: must be 'threads' or 'processes', not 'x'"),
+    ({"protocol": "x"}, "protocol: must be 'ails' or 'openai', not 'x'"),
+    ({"concurrency": "many"}, "concurrency: must be a whole number or 'auto', not 'many'"),
+    ({"concurrency": 2.5}, "concurrency: must be a whole number or 'auto', not a number"),
+    ({"halt": 5}, "halt: must be a text, not a whole number"),
+    ({"input": Path("in.csv")}, "input: must be a text or a list, not PosixPath"),
+    ({"row_params": ["seed", 3]}, "row_params[1]: must be a text, not a whole number"),
+    ({"parameters": {1: 2}}, "parameters: every key must be a text, not a whole number"),
+    ({"parameters": {"stop": {"a set"}, "at": object()}}, "parameters: have no JSON form"),
+    ({"endpoint": 5}, "endpoint: must be a text or a table, not a whole number"),
+    ({"endpoint": {"url": 5}}, "endpoint.url: must be a text, not a whole number"),
+    ({"endpoint": {"key": "x"}}, "endpoint: unknown key 'key'"),
+    ({"price": {"prompt": -1, "completion": 1}}, "price.prompt: must be at least 0"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), UNFIT, ids=[words for _, words in UNFIT])
+def test_what_does_not_fit_is_refused_in_the_same_words_however_a_job_is_made(
+    fields: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "one.toml"
+    file.write_text("")
+    ways: list[tuple[str, Callable[[], Job]]] = [
+        ("", lambda: Job(**fields)),
+        ("", lambda: job(fields)),
+        (f"{file}: ", lambda: load(file, **fields)),
+        ("", lambda: msgspec.structs.replace(Job(), **fields)),
+    ]
+    for place, made in ways:
+        with pytest.raises(JobError) as refused:
+            made()
+        assert str(refused.value).startswith(place + words)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: Endpoint(url=5), "url: must be a text, not a whole number"),  # type: ignore[arg-type]
+        (lambda: Endpoint(protocol="x"), "protocol: must be 'ails' or 'openai', not 'x'"),  # type: ignore[arg-type]
+        (lambda: Price(prompt=-1, completion=1), "prompt: must be at least 0 (it is -1)"),
+        (lambda: Price(prompt="1", completion=1), "prompt: must be a number, not a text"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_endpoint_and_a_price_are_checked_when_they_are_made(made: Callable[[], object], words: str) -> None:
+    with pytest.raises(JobError) as refused:
+        made()
+    assert str(refused.value) == words
+
+
+def test_equal_jobs_are_equal_however_they_are_made() -> None:
+    columns = ["seed"]
+    one = Job(rpm=600, row_params=columns, endpoint=Endpoint(url="https://x"), price=Price(prompt=1, completion=2))
+    table = {"rpm": 600.0, "row_params": ("seed",), "endpoint": {"url": "https://x"}}
+    assert one == job(table | {"price": {"prompt": 1, "completion": 2}})
+    columns.append("stop")
+    assert one.row_params == ["seed"]
+
+
+@pytest.mark.parametrize("name", ["temperature", "max_tokens", "max-tokens", "top_p", "seed", "stop", "logit_bias"])
+def test_a_parameter_of_the_request_is_sent_to_its_table(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "one.toml"
+    file.write_text(f"{name} = 1\n")
+    with pytest.raises(JobError) as refused:
+        load(file)
+    words = "it is a parameter of the request: write it under [parameters]"
+    assert str(refused.value) == f"{file}: unknown key {name!r}; {words}"
+
+
+def test_no_field_is_said_to_be_elsewhere() -> None:
+    assert not ELSEWHERE.keys() & set(Job.__struct_fields__)
 
 
 def test_a_missing_job_file_is_one_line(tmp_path: Path) -> None:
