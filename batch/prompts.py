@@ -252,7 +252,8 @@ class Prompts:
 
     def _cell(self, values: Mapping[str, Any]) -> str:
         if self._column not in values:
-            unnamed = "; name one with --prompt-column, or several with --template" if self._messages_too else ""
+            several = self._messages_too and not _separated(tuple(values))
+            unnamed = "; name one with --prompt-column, or several with --template" if several else ""
             raise RowError(missing_column(self._column, values) + unnamed)
         value = values[self._column]
         if value is None:
@@ -322,11 +323,28 @@ def missing_column(name: str, values: Iterable[str], written: str = "") -> str:
 
 @lru_cache(64)  # for a file of rows that all lack it
 def _missing_column(name: str, columns: tuple[str, ...], written: str) -> str:
+    if how := _separated(columns):
+        return f"no column {name!r}; the only one is {columns[0]!r}: {how}"
     near = difflib.get_close_matches(name, columns, n=1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     if near and written and not near[0].isidentifier():
         meant += f"write {written % _item(near[0])}; "
     return f"no column {name!r}; {meant}the columns are {', '.join(map(repr, columns)) or 'none'}"
+
+
+def _separated(columns: tuple[str, ...]) -> str:
+    """What to do about a table whose only column looks like several with another separator, or nothing."""
+    if len(columns) != 1:
+        return ""
+    for sign, what, remedy in (
+        ("\t", "tabs", "name it .tsv, or give --input-format tsv"),
+        (";", "';'", "save it with commas as .csv, or with tabs as .tsv"),
+        ("|", "'|'", "save it with commas as .csv, or with tabs as .tsv"),
+        (",", "commas", "name it .csv, or give --input-format csv"),
+    ):
+        if re.search(rf"\S{re.escape(sign)}\S", columns[0]):  # with a space it is punctuation, not a separator
+            return f"the file seems to be separated by {what}; {remedy}"
+    return ""
 
 
 def _item(name: str) -> str:

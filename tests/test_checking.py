@@ -79,6 +79,7 @@ def test_the_command_needs_no_endpoint_and_says_what_a_run_would_need(cli: Comma
     assert ended.summary["bad"] == 2
     for words in ("in.csv, line 3: column 'prompt' is empty", "user: what", "time unknown", "cost unknown", "no endpoint"):
         assert words in ended.err
+    assert "or try --endpoint embedded; a run needs that, this check did not\n" in ended.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]
     ended = cli("check", "in.csv", "--where", "prompt", env={"AILS_BASE_URL": "https://x.invalid", "AILS_API_KEY": "canary"})
     assert ended.code == 0

@@ -294,3 +294,11 @@ def test_the_command_tells_what_was_lost_and_exits_1(cli: Command, tmp_path: Pat
     assert (ended.code, ended.out, ended.err) == (0, '{"a":"x"}\n{"a":""}\n', "")
     assert cli("convert", "in.jsonl", "in.jsonl").code == 2
     assert cli("convert", "none.jsonl", "out.csv").code == 2
+
+
+def test_a_name_that_tells_no_format_is_answered_with_the_option_that_exists(cli: Command, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("prompt\na\n")
+    (tmp_path / "in.dat").write_text("prompt\na\n")
+    assert "c.xlsx: the name does not tell the format; name it with --to (csv" in cli("convert", "in.csv", "c.xlsx").err
+    assert "in.dat: the name does not tell the format; name it with --from (csv" in cli("convert", "in.dat", "c.csv").err
+    assert cli("convert", "in.dat", "out", "--from", "csv", "--to", "jsonl").code == 0

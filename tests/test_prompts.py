@@ -192,6 +192,26 @@ def test_who_cannot_write_a_name_is_told_how() -> None:
     assert str(compared.value).endswith("""(a column of that name is written row["Customer Name"])""")
 
 
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("id;prompt", "separated by ';'; save it with commas as .csv, or with tabs as .tsv"),
+        ("id|prompt", "separated by '|'; save it with commas as .csv, or with tabs as .tsv"),
+        ("id\tprompt", "separated by tabs; name it .tsv, or give --input-format tsv"),
+        ("id,prompt", "separated by commas; name it .csv, or give --input-format csv"),
+    ],
+)
+def test_a_table_with_another_separator_is_told_from_one_that_lacks_a_column(column: str, words: str) -> None:
+    for settings in ({}, {"template": "{{ prompt }}"}):
+        with pytest.raises(RowError) as error:
+            prompts(**settings)(row(**{column: "1"}))
+        assert str(error.value) == f"no column 'prompt'; the only one is {column!r}: the file seems to be {words}"
+    with pytest.raises(RowError, match="the columns are"):
+        prompts()(row(**{column: "1", "text": "x"}))
+    with pytest.raises(RowError, match="the columns are 'Question, in short'; name one with --prompt-column"):
+        prompts()(row(**{"Question, in short": "1"}))
+
+
 def test_who_compares_with_one_sign_is_told_that_two_compare() -> None:
     for condition in ("id = 3", "lang == 'a=b' and id = 3"):
         with pytest.raises(JobError, match=r"--where: .*write == to compare; cells of CSV and TSV are texts"):

@@ -84,7 +84,7 @@ def _tell(report: Report) -> None:
     if report.equal_ids:
         say(f"{report.equal_ids} rows have a {report.id_column!r} that an earlier row has")
     for words in report.missing:
-        say(f"a run still needs: {words}")
+        say(f"{words}; a run needs that, this check did not")
 
 
 def _spoken(seconds: float) -> str:
