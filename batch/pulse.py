@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Sized
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from time import monotonic
 
 from .alignment import Alignment
@@ -105,7 +105,8 @@ class Pulse:
             with self._stop.ending(self._journal.folder):
                 self._look()
         with self._stop.ending(self._journal.folder):
-            self._show(self._snapshot())
+            # What it was bound by and waited for is over; the summary says how it ended.
+            self._show(replace(self._snapshot(), bound="", waiting="", stopping=False))
 
     def _look(self) -> None:
         if self._journal.failed is not None:
@@ -126,6 +127,7 @@ class Pulse:
             bound = "server"  # there is nothing more to read: its last answers are what is waited for
         self._waited = waited
         self._bounds[bound] += 1
+        stopping = self._stop.event.is_set()
         return Snapshot(
             total=alignment.spool.count if alignment.reading.whole else self._estimate,
             exact=alignment.reading.whole,
@@ -136,7 +138,6 @@ class Pulse:
             in_flight=pace.in_flight,
             width=pace.window,
             bound=bound,
-            waiting=f"stopping, {len(self._flying)} still in flight (again: leave them)"
-            if self._stop.event.is_set()
-            else pace.why,
+            waiting=f"stopping, {len(self._flying)} in flight" if stopping else pace.why,
+            stopping=stopping,
         )

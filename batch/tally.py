@@ -73,6 +73,7 @@ class Snapshot:
         done: Rows that need nothing more: answered, failed, or known from before.
         bound: What the run is bound by, such as `rpm` or `server`.
         waiting: What it is waiting for, in words, or "".
+        stopping: Whether it takes in no more, and only what is in flight comes home.
     """
 
     total: int | None
@@ -90,6 +91,7 @@ class Snapshot:
     width: int
     bound: str
     waiting: str
+    stopping: bool = False
 
 
 class Tally:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from batch.cli.progress import Bar, Speed
+from batch.cli.progress import LEAST, Bar, Speed, said
 from batch.gateway.embedded import Embedded
 from batch.tally import Snapshot
 
 from .conftest import known
+from .hostile import Hostile
+
+Process = subprocess.Popen[bytes]
 
 
 class Watched:
@@ -76,25 +84,109 @@ def test_the_bar_reckons_the_rest_from_that_speed() -> None:
         assert "<?" in str(bar)
 
 
+def shown(columns: int, *, total: int | None = 3000, waiting: str = "", failed: int = 12) -> str:
+    """What a bar shows on a terminal so wide."""
+    now = Snapshot(
+        total=total,
+        exact=True,
+        done=2400,
+        ok=2400 - failed,
+        failed=failed,
+        cached=0,
+        requests=2407,
+        retries=7,
+        prompt_tokens=1_000_000,
+        completion_tokens=500_000,
+        cost_usd=1.5,
+        in_flight=3,
+        width=8,
+        bound="rpm",
+        waiting=waiting,
+    )
+    with Bar(total=total, unit="row", file=io.StringIO(), ncols=columns) as bar:
+        bar.n, bar.speed, bar.words = 2400, 20.0, said(now)
+        return str(bar)
+
+
+def test_a_wide_terminal_shows_everything() -> None:
+    assert shown(160).endswith("2400/3000 [00:00<00:30, 20.00row/s, 1.5M tokens, $1.50, 12 failed, 7 retries, bound by rpm]")
+
+
+def test_on_a_narrow_terminal_the_less_important_makes_room() -> None:
+    assert shown(100).endswith("| 2400/3000 [00:00<00:30, 20.00row/s, $1.50, 12 failed, 7 retries, bound by rpm]")
+    assert shown(80).endswith("| 2400/3000 [00:00<00:30, 20.00row/s, $1.50, 12 failed]")
+    assert shown(60).endswith("| 2400/3000 [00:30 left, $1.50, 12 failed]")
+    assert shown(60, failed=0).endswith("| 2400/3000 [00:30 left, $1.50, bound by rpm]")
+    assert shown(50, waiting="stopping").endswith("| 2400/3000 [00:30 left, stopping]")
+
+
+@given(
+    columns=st.integers(48, 200),
+    total=st.none() | st.integers(2400, 10**7),
+    waiting=st.sampled_from(["", "stopping, 3 in flight", "127.0.0.1:9: no connection (connection refused)", "x" * 500]),
+)
+def test_a_bar_is_never_squeezed_and_its_text_never_cut(columns: int, total: int | None, waiting: str) -> None:
+    bar = shown(columns, total=total, waiting=waiting)
+    assert len(bar) <= columns
+    assert bar.endswith("]")
+    assert total is None or len(bar.split("|")[1]) >= LEAST
+
+
+def test_a_long_reason_for_waiting_is_cut_where_it_says_that_it_goes_on() -> None:
+    bar = shown(80, waiting="llm.example.com: no connection (the name does not resolve)")
+    assert re.search(r"20\.00row/s, llm\.example\.com: .*…\]$", bar)
+
+
+@contextlib.contextmanager
+def terminal(folder: Path, environment: dict[str, str], columns: int, *options: str) -> Iterator[tuple[Process, int]]:
+    """A run on a terminal so wide, and the terminal's other end."""
+    command = [sys.executable, "-m", "batch", "run", "in.csv", "-o", "out.csv", *options]
+    mine, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    environment = {"PATH": os.environ["PATH"], **environment}
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        try:
+            yield process, mine
+        finally:
+            os.close(mine)
+
+
+def read(mine: int, until: str = "") -> str:
+    """What a terminal is told up to some words, by default to its end."""
+    told = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+        while not (until and until.encode() in told) and (piece := os.read(mine, 65536)):
+            told += piece
+    return told.decode()
+
+
+def test_a_run_that_is_stopped_says_once_what_ctrl_c_does_and_leaves_a_bar_without_it(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("prompt\n" + "".join(f"p{row}\n" for row in range(9)))
+    environment = {"AILS_API_KEY": "k" * 20, "AILS_SECRET": "s" * 32, "AILS_MODEL": "m"}
+    with Hostile() as server:
+        options = ["--endpoint", server.url("silent"), "--timeout", "2s", "--attempts", "1", "--concurrency", "2"]
+        with terminal(tmp_path, environment, 60, *options) as (process, mine):
+            read(mine, "bound by concurrency")
+            process.send_signal(signal.SIGINT)
+            told = read(mine)
+            assert process.wait() == 130
+    lines = [line.rpartition("\r")[2] for line in told.split("\r\n")]
+    (hint,) = [line for line in lines if "Ctrl-C" in line]
+    assert re.fullmatch("ails-batch: stopping; Ctrl-C now leaves the [12] in flight", hint)
+    assert "stopping, " in told
+    assert "/9 [" in lines[1]
+    assert "stopping" not in lines[1]
+    assert lines[2] == "ails-batch: stopped by SIGINT"
+
+
 def test_a_resumed_run_shows_no_speed_it_does_not_have(echo: Embedded, tmp_path: Path) -> None:
     def run(rows: int, *options: str) -> str:
         (tmp_path / "in.csv").write_text("prompt\n" + "".join(f"p{row}\n" for row in range(rows)))
-        command = [sys.executable, "-m", "batch", "run", "in.csv", "-o", "out.csv", *options]
-        mine, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (24, 120))
-        environment = {"PATH": os.environ["PATH"], **known(echo)}
-        with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
-            os.close(theirs)
-            shown = b""
-            try:
-                while piece := os.read(mine, 65536):
-                    shown += piece
-            except OSError:  # Linux's way to say that the other end is closed
-                pass
-            finally:
-                os.close(mine)
+        with terminal(tmp_path, known(echo), 120, *options) as (process, mine):
+            told = read(mine)
             assert process.wait() == 0
-        return shown.decode()
+        return told
 
     run(500)
     speeds = [float(one) for one in re.findall(r"([\d.]+)row/s", run(520, "--rpm", "600"))]

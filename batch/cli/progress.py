@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -44,15 +45,65 @@ class Speed:
         return (asked - before) / (at - since) if asked and at > since else None
 
 
+LEAST = 8
+"""Columns that a bar has at least; words make room for it, the least important ones first."""
+
+NARROW = 79
+"""Columns below which the time gone by and the speed make room for words; of a terminal's 80 tqdm leaves the last one empty."""
+
+BRIEF = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
+"""A bar on a narrow terminal."""
+
+LEGIBLE = 16
+"""Characters that must be left of words that are cut; fewer would say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A part of what a bar says.
+
+    Attributes:
+        weight: The part with the least makes room first.
+    """
+
+    weight: int
+    text: str
+
+
 class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs alone
-    """tqdm's bar with a speed of ours."""
+    """tqdm's bar with a speed of ours, and as many words as the terminal has room for."""
 
     speed: float | None = None
+    words: Sequence[Words] = ()
 
     @property
     def format_dict(self) -> dict[str, Any]:
         """What is shown."""
-        return {**super().format_dict, "rate": self.speed or 0.0}
+        shown = {**super().format_dict, "rate": self.speed or 0.0}
+        if shown["total"] and (shown["ncols"] or NARROW) < NARROW:
+            shown["bar_format"] = BRIEF
+        words = list(self.words)
+        shown["postfix"] = _joined(words)
+        while words and (lacking := self._lacking(shown)):
+            least = min(words, key=lambda one: one.weight)
+            words.remove(least)
+            shown["postfix"] = _joined(words)
+            if not words and len(least.text) > lacking + LEGIBLE:
+                shown["postfix"] = least.text[: -lacking - 1].rstrip() + "…"
+                break
+        return shown
+
+    def _lacking(self, shown: dict[str, Any]) -> int:
+        """How many columns too few there are."""
+        if not shown["ncols"]:
+            return 0
+        without_a_terminal = len(self.format_meter(**{**shown, "ncols": None}))
+        longer = LEAST - 10 if shown["total"] else 0  # tqdm's bar has ten columns there
+        return max(0, without_a_terminal + longer - int(shown["ncols"]))
+
+
+def _joined(words: Sequence[Words]) -> str:
+    return ", ".join(one.text for one in words)
 
 
 class Progress:
@@ -69,6 +120,7 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._begun = self._said = time.monotonic()
         self._gone = False
+        self._told = False
 
     def __call__(self, now: Snapshot) -> None:
         """Show this."""
@@ -95,31 +147,35 @@ class Progress:
         if self._bar is None:
             self._bar = Bar(total=now.total, unit="row", dynamic_ncols=True, file=sys.stderr)
         bar = self._bar
-        bar.total, bar.n, bar.speed = now.total, now.done, speed
-        bar.set_postfix_str(self._words(now))
+        bar.total, bar.n, bar.speed, bar.words = now.total, now.done, speed, said(now)
+        if now.stopping and now.in_flight and not self._told:
+            self._told = True
+            bar.write(f"ails-batch: stopping; Ctrl-C now leaves the {now.in_flight} in flight", file=sys.stderr)
+        bar.refresh()
 
     def _line(self, now: Snapshot, speed: float | None) -> str:
         minutes = (time.monotonic() - self._begun) / 60
         of = f" of {now.total}" if now.total else ""
         left = f", {(now.total - now.done) / speed / 60:.0f} min left" if speed and now.total else ""
-        return f"ails-batch: {now.done}{of} rows after {minutes:.0f} min{left}, {self._words(now)}"
+        return f"ails-batch: {now.done}{of} rows after {minutes:.0f} min{left}, {_joined(said(now))}"
 
-    @staticmethod
-    def _words(now: Snapshot) -> str:
-        words = []
-        if tokens := now.prompt_tokens + now.completion_tokens:
-            words.append(f"{_short(tokens)} tokens")
-        if now.cost_usd is not None:
-            words.append(f"${now.cost_usd:.2f}")
-        if now.failed:
-            words.append(f"{now.failed} failed")
-        if now.retries:
-            words.append(f"{now.retries} retries")
-        if now.waiting:
-            words.append(now.waiting)
-        elif now.bound:
-            words.append(f"bound by {now.bound}")
-        return ", ".join(words)
+
+def said(now: Snapshot) -> list[Words]:
+    """What a bar says of a run beside its figures, in the order in which it is shown."""
+    words = []
+    if tokens := now.prompt_tokens + now.completion_tokens:
+        words.append(Words(1, f"{_short(tokens)} tokens"))
+    if now.cost_usd is not None:
+        words.append(Words(4, f"${now.cost_usd:.2f}"))
+    if now.failed:
+        words.append(Words(5, f"{now.failed} failed"))
+    if now.retries:
+        words.append(Words(2, f"{now.retries} retries"))
+    if now.waiting:
+        words.append(Words(6, now.waiting))
+    elif now.bound:
+        words.append(Words(3, f"bound by {now.bound}"))
+    return words
 
 
 def _short(number: int) -> str:
