@@ -61,6 +61,7 @@ class Gate:
         self._refusals = 0.0
         self._storm = False
         self._rests: list[float] = []
+        self._top = 0.0
         self.out = 0
         self._sent = 0
         self._sent_tokens = 0.0
@@ -89,7 +90,8 @@ class Gate:
 
     def limit(self, size: float) -> float:
         """How many may be out at once, of a window of `size`."""
-        return max(1.0, self._places(size) - len(self._rests)) if self._rests else self._places(size)
+        places = self._places(size)
+        return max(1.0, min(places, max(places, self._top) - len(self._rests))) if self._rests else places
 
     def _places(self, size: float) -> float:
         return size if self._ramp is None else min(size, self._ramp)
@@ -172,7 +174,7 @@ class Gate:
                 self._pauses = 0
                 self._until = min(self._until, now + self._pause())
 
-    def failed(self, now: float, error: CallError, number: int, size: float, rows: int) -> bool:
+    def failed(self, now: float, error: CallError, number: int, size: float, rows: int, excess: bool = False) -> bool:
         """One attempt failed.
 
         Args:
@@ -181,6 +183,7 @@ class Gate:
             error: A `Transient` one; the others are answers.
             number: What `send` called it.
             rows: How many rows are in flight.
+            excess: Whether the window became smaller for it.
 
         Returns:
             Whether the attempt counts against its row: connect errors, 429 and 503 never do; any other failure during a pause
@@ -191,7 +194,7 @@ class Gate:
         if probe:
             self._probe = None
         if isinstance(error, Throttled):
-            self._refused(now, error, size, probe)
+            self._refused(now, error, size, probe, excess)
             return False
         self._failures += 1
         self._unreachable = self._unreachable + 1 if isinstance(error, Unreachable) else 0
@@ -205,19 +208,21 @@ class Gate:
             self._close(now, str(error), False, None)
         return charged
 
-    def _refused(self, now: float, error: Throttled, size: float, probe: bool) -> None:
+    def _refused(self, now: float, error: Throttled, size: float, probe: bool, excess: bool) -> None:
         hint = error.hints.retry_after if error.hints else None
         why = f"the server answered {error.status}"
         if self._closed_at is None:
-            self._refusals += 1
+            if not excess:
+                self._refusals += 1
             pause = self._pause() if hint is None else self._believed(hint)
+            self._top = max(self._top if self._rests else 0.0, self._places(size))
             heappush(self._rests, now + pause)
             if self._ramp is not None and self._ramp < self._enough:
                 # Fewer were out than were let in before: the number is not what is refused.
                 self._enough = float("inf")
             places = self._places(size)
             self._storm = self._refusals >= max(REFUSALS, SHARE * places)
-            if self._storm or places - len(self._rests) < 1:
+            if self._storm or max(self._top, places) - len(self._rests) < 1:
                 self._patience = max(0.1, 2 * error.seconds)
                 self._let_in = self.out
                 self._close(now, why, True, hint)

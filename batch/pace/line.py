@@ -230,15 +230,18 @@ class Line:
             return True
         was_open = not self.gate.closed
         probe_failed = self.gate.is_probe(ticket.number)
-        charged = self.gate.failed(now, error, ticket.number, self.window.size, self.permits)
+        size, excess = self.window.size, False
+        if not probe_failed and isinstance(error, (Throttled, TimedOut)):
+            excess = self.window.refused(now, self.out, ticket.went) and not self.gate.opening
+        charged = self.gate.failed(now, error, ticket.number, size, self.permits, excess)
         if self.gate.closed and (was_open or probe_failed):
             self.unbook()
             if isinstance(error, Throttled) and error.hints and error.hints.retry_after is not None:
                 self.rate.rest(self.gate.until)
         if probe_failed and isinstance(error, Throttled):
             self.window.excused()
-        elif not probe_failed and isinstance(error, (Throttled, TimedOut)):
-            self.window.refused(now, self.out + 1, ticket.went, self.gate.storm)
+        elif was_open and self.gate.storm:
+            self.window.stormed()
         return charged
 
     def _hear(self, now: float, hints: Hints, ticket: Ticket) -> None:

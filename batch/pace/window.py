@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from .cohort import Cohort, Mean
+from .refusals import Place, Refusals
 
 START = 4
 """The first number: more could be thrice the capacity of a small server."""
@@ -16,9 +17,6 @@ GROWTH = 3
 
 SLACK = 1.2
 """The number held, in terms of the server's capacity, so that no place stands empty between an answer and the next request."""
-
-DOUBT = 8
-"""So many let in at a number where one is refused nonetheless: then it is not the number that is refused."""
 
 BUSY = 0.85
 """Of one core: a client that is this busy measures itself, not the server."""
@@ -46,7 +44,7 @@ class Window:
     def __init__(self, fixed: int | None, ceiling: int = 1000, cpu: Callable[[], float] = time.process_time) -> None:
         self._cpu = cpu
         self._ceiling = ceiling
-        self._refusing: int | None = None
+        self._refusals = Refusals()
         self._phase = "ramp"
         self._base: Mean | None = None
         self._held: Mean | None = None
@@ -54,20 +52,11 @@ class Window:
         self._peak = 0.0
         self._peak_size = 0
         self._down = False
-        self._step = 0.4
         self._interval = 0.0
         self._next_check = 0.0
-        self._refused_at = float("-inf")
-        self._repeats = 0
-        self._least = 0
         self._numbers = 0
         self._ends = 0
         self._rate = 0.0
-        self._before: tuple[str, int, int | None] | None = None
-        self._blamed: tuple[str, int, int | None] = ("ramp", START, None)
-        self._let_in = 0
-        self._sporadic = False
-        self._doubt = DOUBT
         self.busy = False
         self.fixed = fixed is not None
         self.size = self._target = 0
@@ -79,9 +68,8 @@ class Window:
         self.fixed = fixed is not None
         self.size = self._target = fixed if fixed is not None else min(START, self._ceiling)
         self._cohort = None
-        self._phase, self._base, self._refusing, self._before = "ramp", None, None, None
+        self._phase, self._base, self._refusals = "ramp", None, Refusals()
         self._peak = self._interval = 0.0
-        self._sporadic, self._doubt = False, DOUBT
 
     @property
     def most(self) -> int:
@@ -108,7 +96,11 @@ class Window:
         full = 0.9 * self._target
         if self._phase == "ramp":
             full = 0.7 * self._target if self._base else 1
-        if self.fixed or out < full * min(1.0, most / self.size):
+        if self._refusals.number is None:
+            full *= min(1.0, most / self.size)
+        elif self._phase == "up":
+            full = max(full, self._home + 1)
+        if self.fixed or out < full:
             return -1
         cohort = self._cohort
         if cohort is None:
@@ -128,7 +120,8 @@ class Window:
             return max(size // 2, START)
         if self._phase == "dip":
             return max(2 * size, 24)
-        return max(2 * size, 40 if self._phase == "hold" else 80)
+        enough = 40 if self._phase == "hold" else 80
+        return max(2 * size, enough if self._refusals.number is None else min(8 * size, enough))
 
     def lost(self, cohort: int, went: float) -> None:
         """An attempt ended without telling a latency."""
@@ -144,10 +137,7 @@ class Window:
         if self.fixed:
             return
         self._ends += 1
-        if went > self._refused_at:
-            self._before = None
-            if self._refusing is not None and out >= 0.75 * self._refusing:
-                self._let_in += 1
+        self._refusals.answered(went, out)
         if self.size < self._target:
             self.size = min(self._target, self.size + GROWTH)
         c = self._cohort
@@ -180,9 +170,9 @@ class Window:
         return False
 
     def _move(self, phase: str, size: float) -> None:
-        most = self._ceiling if self._refusing is None else min(self._ceiling, self._refusing)
-        if phase == "up":
-            most = self._ceiling
+        most = self._ceiling
+        if self._refusals.number is not None and phase != "up":
+            most = min(most, self._refusals.number)
         target = max(1, min(most, round(size)))
         self._phase, self._target = phase, target
         self.size = min(self.size, target)
@@ -192,8 +182,6 @@ class Window:
         self._held = None
         self._move("hold", size)
         self._home = self._target
-        if self._refusing is not None:
-            self._interval = max(self._interval, 60.0)
         self._next_check = now + self._interval
 
     def _judge_ramp(self, now: float, c: Cohort, here: Mean) -> None:
@@ -252,12 +240,13 @@ class Window:
                 self._hold(now, min(c.size * gain + 1, self._peak_size))
                 return
         self._cohort = None
+        refusals = self._refusals
         if self._held is None:
             self._held = here
         elif not self.busy:
             shift = here.mean / self._held.mean
             if shift > 1.4 + 2 * here.error:
-                if c.size > 1 and self._refusing is None:
+                if c.size > 1 and refusals.number is None:
                     # If it is the server that changed, a larger number may have become the right one.
                     self._interval, self._down = 0.0, False
                     self._dip(c, here)
@@ -266,22 +255,22 @@ class Window:
             elif shift < 0.7:
                 self._held = here
                 self._next_check = min(self._next_check, now)
+                refusals.look()
             elif self._held.n < 2000:
                 self._held.merge(here)
-        if (
-            now >= self._next_check
-            and not self.busy
-            and c.size < self._ceiling
-            and self._held.error < (0.03 if self._interval else 0.1)
-        ):
-            if self._refusing is None and self._down and c.size > 1:
+        if self.busy or c.size >= self._ceiling:
+            return
+        if refusals.number is not None:
+            if refusals.due and self._held.error < 0.1:
+                self._move("up", c.size + refusals.step)
+        elif now >= self._next_check and self._held.error < (0.03 if self._interval else 0.1):
+            if self._down and c.size > 1:
                 self._down = False
                 self._interval = min(300.0, max(10.0, 2 * self._interval))
                 self._dip(c, self._held)
                 return
             self._down = True
-            self._step = 0.4 if self._refusing is None else 0.03
-            self._move("up", c.size + max(1, self._step * c.size))
+            self._move("up", c.size + max(1, 0.4 * c.size))
 
     def _dip(self, c: Cohort, held: Mean, peak: float = 0.0) -> None:
         self._held, self._home = held, c.size
@@ -292,36 +281,38 @@ class Window:
         assert self._held is not None
         step = c.size / self._home - 1
         gain = c.size / self._home * self._held.mean / here.mean - 1
-        if self._refusing is None:
-            error = math.hypot(here.error, self._held.error) * (1 + gain)
+        error = math.hypot(here.error, self._held.error)
+        refused = self._refusals.number is not None
+        if refused:
+            pays = here.mean < (1.15 + 2 * error) * self._held.mean
+        else:
+            error *= 1 + gain
             # To go on wrongly fills the server's queue, to turn back wrongly leaves it idle: both want to be sure. More than
             # four times as many as it is held against would tell no more; then half of what was hoped for decides.
             sure, threshold = (1.5, 0.2 * step) if gain > 0.2 * step else (2.5, step)
             if self._more(c, gain, threshold, sure * error, min(max(1500, 4 * c.size), 4 * self._held.n)):
                 return
             pays = gain > (0.5 if abs(gain - threshold) < sure * error else 0.2) * step
-        else:
-            pays = here.mean < 1.15 * self._held.mean
         if not pays or self.busy:
             self._interval = min(300.0, max(10.0, 2 * self._interval))
+            self._refusals.in_vain()
             held = self._held
             self._hold(now, self._home)
             self._held = held
             return
         self._interval = 0.0
-        if self._refusing is None and gain > 0.8 * step:
+        if refused:
+            self._refusals.widened(c.size)
+            self._hold(now, c.size)
+        elif gain > 0.8 * step:
             self._base = here
             self._base.merge(self._held)
             self._move("ramp", 2 * c.size)
-            return
-        self._held, self._home = here, c.size
-        if self._refusing is not None:
-            self._refusing = max(self._refusing, c.size)
-            self._step *= 2
-        if c.size >= self._ceiling:
+        elif c.size >= self._ceiling:
             self._hold(now, c.size)
         else:
-            self._move("up", c.size + max(1, self._step * c.size))
+            self._held, self._home = here, c.size
+            self._move("up", c.size + max(1, 0.4 * c.size))
 
     def _judge_dip(self, now: float, c: Cohort, here: Mean) -> None:
         assert self._held is not None
@@ -337,49 +328,46 @@ class Window:
         else:
             self._hold(now, min(self._peak_size, self._peak * here.mean * SLACK + 1))
 
-    def refused(self, now: float, out: int, went: float, storm: bool) -> None:
+    def refused(self, now: float, out: int, went: float) -> bool:
         """The server refused an attempt, or let it wait for ever.
 
         Args:
             now: Monotonic seconds.
             out: How many were out until now, this one included.
             went: When this one went.
-            storm: Whether refusals are so many that the gate is closed.
+
+        Returns:
+            Whether it was to be expected, of a number that had just grown, and is dealt with by the lower one.
         """
         if self.fixed:
-            return
-        if storm:
-            # They do depend on what is sent: it takes more to be convinced of the contrary the next time.
-            self._doubt = 4 * self._doubt if self._sporadic else max(8 * DOUBT, self._doubt)
-            self._sporadic, self._let_in = False, 0
-        elif self._sporadic:
-            return
-        elif self._refusing is not None and self._let_in >= self._doubt and went >= self._refused_at and out <= self._refusing:
-            # As many were let in since the number came down, and still one is refused: the number is not what is refused.
-            self._sporadic = True
-            self._phase, self._target, self._refusing = self._blamed
-            self.size = min(self.size, self._target)
-            self._home = self._target
-            self._cohort = None
-            return
-        if went >= self._refused_at and self._before is None:
-            self._before = ("ramp", self._target, None) if self._phase == "ramp" else ("hold", self._home, self._refusing)
-            if self._refusing is None:
-                self._blamed, self._let_in = self._before, 0
-            self._repeats = self._repeats + 1 if now - self._refused_at < 30.0 else 0
-            self._refused_at = now
-            # When the third number in a row is refused, a rate must be meant: come down to that faster.
-            self._refusing = min(out, self.size if self._repeats < 2 else round(0.9 * self.size))
-            self._least = self._refusing // 2
-            if self._phase == "up":
-                self._interval = min(600.0, 2 * self._interval)
-        # Each refusal of one overload is one that was too many; a burst of them says little about the number.
-        self._refusing = max(1, self._least, (self._refusing or out) - 1)
-        self._hold(now, round(0.99 * self._refusing))
+            return False
+        refusals, random = self._refusals, self._refusals.random
+        place: Place = ("hold", self._home, refusals.number)
+        home: int | None = None
+        if self._phase == "ramp":
+            place, home = ("ramp", self._target, None), self.size // 2
+        elif self._phase == "up" and out > self._home:
+            home = self._home
+        expected = refusals.refused(now, went, out, self.size, place, home)
+        if refusals.random > random:
+            self._return(refusals.blamed)
+        elif refusals.number is not None:
+            self._hold(now, refusals.number)
+        return expected
+
+    def stormed(self) -> None:
+        """The server refused so many that the gate was closed."""
+        self._refusals.stormed()
 
     def excused(self) -> None:
         """A probe was refused as well: the server refuses everything, so the number was not at fault."""
-        if self._before is not None:
-            self._phase, self._target, self._refusing = self._before
-            self.size = self._home = self._target
-            self._cohort, self._before = None, None
+        place = self._refusals.excused()
+        if place is not None:
+            self._return(place)
+            self.size = self._target
+
+    def _return(self, place: Place) -> None:
+        self._phase, self._target, _ = place
+        self._home = self._target
+        self.size = min(self.size, self._target)
+        self._cohort = None

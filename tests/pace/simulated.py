@@ -40,6 +40,7 @@ class Server:
         away: From when until when every request fails …
         fails: … with this error.
         network: Seconds there and back.
+        way: Seconds there, and as many back, give or take a half, in which the server does not work on it yet, or any more.
         quota: So many requests in each window of so many seconds, which its headers tell.
         moody: Share of requests that is refused at random …
         slowly: … after the time of an answer instead of at once.
@@ -55,6 +56,7 @@ class Server:
     away: tuple[float, float] = (float("inf"), float("inf"))
     fails: type[CallError] = Unreachable
     network: float = 0.002
+    way: float = 0.0
     rpm: float | None = None
     soft: bool = False
     quota: tuple[int, float] | None = None
@@ -182,6 +184,9 @@ def simulate(
         ticket = line.join(tokens(random)[0] if tpm else 0)
         owner[ticket] = row
 
+    def way() -> float:
+        return server.way * random.uniform(0.5, 1.5) if server.way else 0.0
+
     supplied = 0.0
     timer = float("inf")
     while ended < rows and now < seconds:
@@ -215,6 +220,10 @@ def simulate(
             run.sent.append(now)
             row = owner[what]
             row.tries += 1
+            at(now + way(), "arrive", (what, now, row))
+        elif kind == "arrive":
+            assert isinstance(what, tuple)
+            ticket, went, row = what
             wait, error = server.serve(now, random)
             if row.number in poison and error is None:
                 error = ServerFault("500", status=500, seconds=wait)
@@ -226,7 +235,12 @@ def simulate(
                 spent += cpu
                 busy_until = max(busy_until, now) + cpu
                 end = max(end, busy_until)
-            at(end, "end", (what, now, error, server.told))
+            at(end, "leave", (ticket, went, error, server.told))
+        elif kind == "leave":
+            assert isinstance(what, tuple)
+            if what[2] is None or isinstance(what[2], ServerFault):
+                server.inside -= 1
+            at(now + way(), "end", what)
         elif kind == "retry":
             assert isinstance(what, Row)
             join(what)
@@ -235,15 +249,12 @@ def simulate(
             ticket, went, error, hints = what
             row = owner.pop(ticket)
             if error is None:
-                server.inside -= 1
                 line.done(now, ticket, now - went, hints, tokens(random)[1] if tpm else None)
                 run.answered += 1
                 run.answers.append(now)
                 line.permits -= 1
                 ended += 1
             else:
-                if isinstance(error, ServerFault):
-                    server.inside -= 1
                 if isinstance(error, Throttled):
                     run.refused += 1
                 charged = line.failed(now, ticket, error)
