@@ -91,7 +91,11 @@ class Gate:
     def limit(self, size: float) -> float:
         """How many may be out at once, of a window of `size`."""
         places = self._places(size)
-        return max(1.0, min(places, max(places, self._top) - len(self._rests))) if self._rests else places
+        return max(1.0, min(places, self._left(places))) if self._rests else places
+
+    def _left(self, places: float) -> float:
+        # A window that became smaller meanwhile has given up the places of those refused already.
+        return max(places, self._top) - len(self._rests)
 
     def _places(self, size: float) -> float:
         return size if self._ramp is None else min(size, self._ramp)
@@ -183,7 +187,7 @@ class Gate:
             error: A `Transient` one; the others are answers.
             number: What `send` called it.
             rows: How many rows are in flight.
-            excess: Whether the window became smaller for it.
+            excess: Whether the window had just grown by it and has taken it back, so that it says nothing about the others.
 
         Returns:
             Whether the attempt counts against its row: connect errors, 429 and 503 never do; any other failure during a pause
@@ -222,7 +226,7 @@ class Gate:
                 self._enough = float("inf")
             places = self._places(size)
             self._storm = self._refusals >= max(REFUSALS, SHARE * places)
-            if self._storm or max(self._top, places) - len(self._rests) < 1:
+            if self._storm or self._left(places) < 1:
                 self._patience = max(0.1, 2 * error.seconds)
                 self._let_in = self.out
                 self._close(now, why, True, hint)

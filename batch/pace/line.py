@@ -230,9 +230,11 @@ class Line:
             return True
         was_open = not self.gate.closed
         probe_failed = self.gate.is_probe(ticket.number)
-        size, excess = self.window.size, False
+        size = self.window.size
+        excess = False
         if not probe_failed and isinstance(error, (Throttled, TimedOut)):
-            excess = self.window.refused(now, self.out, ticket.went) and not self.gate.opening
+            # More may have come before it than were out when it went, and fewer are out now when others were answered.
+            excess = self.window.refused(now, max(self.out, ticket.out), ticket.went) and not self.gate.opening
         charged = self.gate.failed(now, error, ticket.number, size, self.permits, excess)
         if self.gate.closed and (was_open or probe_failed):
             self.unbook()

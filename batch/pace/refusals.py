@@ -27,9 +27,10 @@ TEST = 0.8
 class Refusals:
     """The largest number at which nothing is refused, and whether it is the number at all that is refused.
 
-    Whoever sends one too many hears so, and takes one back: each refusal of one overload is one that was too many, and was sent
-    before the first of them was heard. One more is tried after a while, then two, four, …; while that is refused, at intervals
-    that double.
+    Those refused that went before the first of them was heard are one overload, and each of them was one too many. After it one
+    more is tried; two, four, … more while that goes well, or none for twice as long each time it does not. When one is refused
+    at a number that was held, that one is taken back, too; when it happens again soon, a fifth less is held for a while: a
+    server that refuses there as well does so at random.
 
     Attributes:
         number: The most that may be out; None while refusals say nothing about it.
@@ -68,18 +69,18 @@ class Refusals:
                 self._let_in += 1
 
     def refused(self, now: float, went: float, out: int, size: int, place: Place, home: int | None) -> bool:
-        """One was refused, and `number` has changed, or whether it says anything.
+        """One was refused: `number` is another one now, unless refusals say nothing.
 
         Args:
             now: Monotonic seconds.
             went: When it went.
-            out: How many were out until now, this one included.
+            out: How many were out until now, or when it went, this one included.
             size: The window's.
             place: Where to return to if the number was not at fault.
             home: The number that was let in before, if the window has just grown from it.
 
         Returns:
-            Whether no more were refused than the window had grown by: the lower number is all it takes.
+            Whether it was one of those by which the window had just grown, and the lower number is all it takes.
         """
         if not self.random and went >= self._heard and self._before is None:
             self._overload(now, min(out, size), size, place, home)

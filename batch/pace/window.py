@@ -33,7 +33,7 @@ class Window:
     compared by cohorts: attempts that went while the window was full, so that a run which something else holds back never
     grows. The size doubles while that pays (`ramp`), then holds a little above what the server takes at once; a larger one is
     tried at growing intervals (`up`), and when latency jumps a smaller one tells whether the server queues or has become slower
-    (`dip`).
+    (`dip`). Where the server refuses what is too much, `Refusals` tell the number.
 
     Args:
         fixed: A number that is simply kept; None to find one.
@@ -333,11 +333,11 @@ class Window:
 
         Args:
             now: Monotonic seconds.
-            out: How many were out until now, this one included.
+            out: How many were out until now, or when it went, this one included.
             went: When this one went.
 
         Returns:
-            Whether it was to be expected, of a number that had just grown, and is dealt with by the lower one.
+            Whether it was one of those by which the number had just grown, and the lower number is all it takes.
         """
         if self.fixed:
             return False
@@ -349,7 +349,7 @@ class Window:
         elif self._phase == "up" and out > self._home:
             home = self._home
         expected = refusals.refused(now, went, out, self.size, place, home)
-        if refusals.random > random:
+        if refusals.random and not random:
             self._return(refusals.blamed)
         elif refusals.number is not None:
             self._hold(now, refusals.number)

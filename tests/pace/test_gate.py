@@ -89,6 +89,24 @@ def test_a_considerable_share_of_refusals_closes_the_gate() -> None:
     assert 4 < refused <= 10
 
 
+def test_a_window_that_has_given_a_place_up_does_not_leave_another_empty_for_it() -> None:
+    one = gate()
+    one.failed(0.0, throttled(1.0), one.send(0.0, 0.0)[0], SIZE, SIZE)
+    assert one.limit(SIZE) == one.limit(SIZE - 1) == SIZE - 1
+    assert one.limit(SIZE - 2) == SIZE - 2
+
+
+def test_what_the_window_has_just_grown_by_closes_no_gate() -> None:
+    one = gate()
+    numbers = [one.send(0.0, 0.0)[0] for _ in range(SIZE)]
+    for number in numbers[: SIZE // 2]:
+        one.failed(0.0, throttled(1.0), number, SIZE, SIZE, excess=True)
+    assert not one.closed
+    for number in numbers[SIZE // 2 :]:
+        one.failed(0.0, throttled(1.0), number, SIZE, SIZE)
+    assert one.storm
+
+
 def test_after_a_storm_half_of_those_let_in_may_go_and_past_their_number_one_more_a_round_trip() -> None:
     one = gate()
     numbers = [one.send(0.0, 0.0)[0] for _ in range(SIZE)]

@@ -10,7 +10,7 @@ import pytest
 from batch.errors import CallError, ServerFault, Throttled, Unreachable
 
 from .judged import judge
-from .simulated import Server, mixed, simulate
+from .simulated import Run, Server, mixed, simulate
 
 QUICK = [3, 7, 10, 12, 15, 18]
 
@@ -33,6 +33,44 @@ def test_a_server_that_queues_silently_is_found_out() -> None:
 def test_a_server_that_refuses_is_filled_and_seldom_tried() -> None:
     run = simulate(Server(40, mixed(0.1, 0.3), refuses=True), seconds=60)
     assert run.rate >= 0.9 * 40 / 0.2
+    assert run.refused <= 0.02 * run.requests
+
+
+@pytest.mark.parametrize("way", [0.0, 0.03])
+@pytest.mark.parametrize(
+    ("capacity", "service", "retry_after"),
+    [(5, 0.2, 1.0), (13, 1.0, 5.0), (20, 0.05, None), (32, 0.2, 1.0), (33, 0.05, 5.0), (50, 5.0, None), (100, 0.2, 1.0)],
+)
+def test_half_a_minute_is_enough_to_find_what_a_server_takes_that_refuses_the_rest(
+    capacity: int, service: float, retry_after: float | None, way: float
+) -> None:
+    def run(concurrency: int | None) -> Run:
+        latency = mixed(0.8 * service, 1.2 * service)
+        server = Server(capacity, latency, refuses=True, retry_after=retry_after, way=way * service)
+        return simulate(server, seconds=33 / 0.2 * service, concurrency=concurrency)
+
+    auto = run(None)
+    assert auto.rate >= 0.9 * max(run(capacity).rate, run(round(1.25 * capacity)).rate)
+    assert auto.refused <= 0.02 * auto.requests
+
+
+def test_a_larger_number_is_tried_ever_more_rarely() -> None:
+    run = simulate(Server(32, mixed(0.16, 0.24), refuses=True), seconds=600)
+    tries = [at for at, size, phase in run.sizes if phase == "up" and size > 32]
+    assert sum(at < 60 for at in tries) >= 5
+    assert sum(at >= 300 for at in tries) <= 15
+    assert run.refused <= 0.001 * run.requests
+
+
+def test_a_server_that_takes_more_than_it_did_is_found_out_within_half_a_minute() -> None:
+    class Growing(Server):
+        def serve(self, now: float, random: Random) -> tuple[float, CallError | None]:
+            self.capacity = 32 if now < 60 else 64
+            return super().serve(now, random)
+
+    run = simulate(Growing(32, mixed(0.16, 0.24), refuses=True), seconds=120)
+    assert run.between(30, 60) >= 0.97 * 32 / 0.2
+    assert run.between(90, 120) >= 0.9 * 64 / 0.2
     assert run.refused <= 0.02 * run.requests
 
 
@@ -76,6 +114,14 @@ def test_a_server_that_refuses_one_in_twenty_is_used_nonetheless(concurrency: in
     run = simulate(Server(10_000, mixed(0.01, 0.4), moody=0.05, slowly=slowly), rows=5_000, concurrency=concurrency)
     assert run.seconds <= 2 * 5_000 * 0.205 / 0.95 / 64
     assert run.requests <= 1.07 * 5_000
+
+
+@pytest.mark.parametrize("moody", [0.01, 0.05])
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_refusals_at_random_do_not_hold_the_number_down(moody: float, seed: int) -> None:
+    run = simulate(Server(10_000, mixed(0.01, 0.4), moody=moody), rows=5_000, seed=seed)
+    assert run.seconds <= 20
+    assert run.sizes[-1][1] > 100
 
 
 @pytest.mark.parametrize("concurrency", [40, 64, 256])
