@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from . import formats
-from .errors import Halted, InputError, Interrupted
+from .errors import Halted, InputError, Interrupted, JobError
 from .formats.frame import Frame
-from .job import Endpoint, Job
+from .job import Endpoint
+from .job import job as checked
 from .judge import Stop
 from .trip import Watch, run
 
@@ -110,7 +111,7 @@ def run_frame(
         journal: Where every answer is kept; by default a temporary one, which stays only when the call fails.
         watch: Called some times a second, from a thread, with how far it is.
         stop: Ends the run from outside.
-        **fields: All others of `Job`, such as `model`, `parameters`, `rpm` or `schema`.
+        **fields: All others of `Job` but `input` and `input_format`, such as `model`, `parameters`, `rpm` or `schema`.
 
     Returns:
         The rows, with their index, columns and types as they were and in their order, and the generated columns, text as
@@ -118,6 +119,7 @@ def run_frame(
         in `attrs["summary"]`. When a limit of the job's own ended the run, the rest is `pending`, with a warning.
 
     Raises:
+        JobError: A field is unknown, or its value does not fit.
         BatchError: The run could not begin or go on; what was answered is in the journal.
         KeyboardInterrupt: Ctrl-C, after what was in flight has come home; the same.
 
@@ -131,9 +133,12 @@ def run_frame(
         0  007  Translate to French: cat
         1  008  Translate to French: dog
     """
+    for name in ("input", "input_format"):
+        if name in fields:
+            raise JobError(f"{name}: the rows are those of the frame; leave it out, or ask a file with batch.run(batch.Job(…))")
     stop = stop or Stop()
     frame = Frame(df)
-    job = Job(template=template, endpoint=endpoint, output=output, journal=journal, **fields)
+    job = checked({"template": template, "endpoint": endpoint, "output": output, "journal": journal} | fields)
     summary = run(job, watch=watch, stop=stop, frame=frame)
     error = stop.error
     if isinstance(error, Halted):

@@ -172,6 +172,22 @@ def test_columns_that_clash_are_refused_before_anything_is_sent(server: Ruled) -
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("input", "nosuch.csv", "input: the rows are those of the frame; leave it out"),
+        ("input_format", "csv", "input_format: the rows are those of the frame; leave it out"),
+        ("max_tokens", 5, "unknown key 'max_tokens'; it is a parameter of the request: write it under [parameters]"),
+        ("rpm", "600", "rpm: must be a number, not a text"),
+    ],
+)
+def test_a_field_that_a_frame_cannot_use_is_refused(server: Ruled, field: str, value: Any, words: str) -> None:
+    with pytest.raises(JobError) as refused:
+        ask(server, pd.DataFrame({"prompt": ["a"]}), **{field: value})
+    assert str(refused.value).startswith(words)
+    assert server.requests == []
+
+
 def test_a_run_that_the_server_refuses_raises_and_a_limit_of_ones_own_warns(server: Ruled, tmp_path: Path) -> None:
     server.rule = lambda messages: 401
     with pytest.raises(RunRefused, match="401") as caught:

@@ -221,6 +221,32 @@ def test_a_shown_job_names_what_is_missing_and_shows_no_secret(tmp_path: Path, c
     assert "set AILS_SECRET" in cli("job", "show", "one.toml", env=environment).err
 
 
+def test_a_job_that_can_ask_nothing_is_refused_when_it_is_shown_as_when_it_is_run(tmp_path: Path, cli: Command) -> None:
+    (tmp_path / "in.csv").write_text("text\nhello\nyou\n")
+    (tmp_path / "one.toml").write_text('input = "in.csv"\noutput = "out.csv"\ntemplate = "{{ word }}"\nendpoint = "embedded"\n')
+    shown, run = cli("job", "show", "one.toml"), cli("run", "one.toml")
+    assert (shown.code, run.code) == (2, 2)
+    assert shown.err == run.err == "ails-batch: in.csv: no column 'word'; the columns are 'text'\n"
+
+
+def test_a_row_that_cannot_be_asked_does_not_condemn_the_job_that_is_shown(tmp_path: Path, cli: Command) -> None:
+    (tmp_path / "in.jsonl").write_text('{"word": 1}\n{"text": "hello"}\n')
+    said = 'input = "in.jsonl"\noutput = "out.csv"\ntemplate = "{{ text }}"\nendpoint = "embedded"\n'
+    (tmp_path / "one.toml").write_text(said)
+    shown = cli("job", "show", "one.toml")
+    assert shown.code == 0
+    assert "#   none: in.jsonl, line 1: no column 'text'" in shown.out
+
+
+def test_a_shown_signed_request_has_the_temperature_that_the_page_names(tmp_path: Path, cli: Command) -> None:
+    assert "carries `temperature`: 0.6 " in (ROOT / "docs/jobs.md").read_text()
+    (tmp_path / "in.csv").write_text("prompt\nhello\n")
+    (tmp_path / "one.toml").write_text('input = "in.csv"\noutput = "out.csv"\nendpoint = "embedded"\n')
+    assert "#   temperature: 0.6\n" in cli("job", "show", "one.toml").out
+    assert "#   temperature: 0.0\n" in cli("job", "show", "one.toml", "--temperature", "0").out
+    assert "temperature" not in cli("job", "show", "one.toml", "--protocol", "openai").out
+
+
 def test_an_output_with_a_date_must_name_its_journal(tmp_path: Path, cli: Command) -> None:
     (tmp_path / "one.toml").write_text('input = "in.csv"\noutput = "out-{date}.csv"\nendpoint = "embedded"\n')
     ended = cli("run", "one.toml")

@@ -202,36 +202,33 @@ def _about(job: Job) -> list[str]:
 
 
 def _first_request(job: Job, protocol: str) -> list[str]:
-    """The body of the first row that would be asked."""
+    """The body of the first row that would be asked, or why nothing can be sent for it.
+
+    Raises:
+        BatchError: No request can be made, in the words of a run.
+    """
+    import msgspec
+
     from .. import formats
     from ..errors import RowError
-    from ..prompts import Condition, Prompts
-    from ..wires import WIRES
+    from ..reading import Selection, prompts_of
 
-    prompts = Prompts(
-        WIRES[protocol],
-        "",
-        model=job.model or "model",
-        template=job.template_text(),
-        column=job.prompt_column,
-        system=job.system,
-        parameters=job.parameters,
-        row_params=job.row_params,
-    )
-    wanted = Condition(job.where) if job.where else None
+    asked = {
+        "template": job.template_text(),
+        "schema": job.schema_text(),
+        "protocol": protocol,
+        "identity": "",
+        "model": job.model or "model",
+    }
+    # A sample would read everything, and a limit on bad rows is held against all of them.
+    job = msgspec.structs.replace(job, sample=None, bad_rows=None)
     with formats.source(job.input, format=job.input_format or None, encoding=job.encoding) as source:
-        for chunk in source.chunks():
-            for row in chunk.rows():
-                try:
-                    if wanted is None or wanted(row.values):
-                        body = json.loads(prompts(row).body)
-                        return [
-                            f"  {name}: {json.dumps(value, ensure_ascii=False)}"
-                            for name, value in body.items()
-                            if name != "model"
-                        ]
-                except RowError as error:
-                    return [f"  none: {row.place}: {error}"]
+        for rows in Selection(job, source, prompts_of(job, asked)).chunks():
+            for row, request in rows:
+                if isinstance(request, RowError):
+                    return [f"  none: {row.place}: {request}"]
+                body = json.loads(request.body)
+                return [f"  {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in body.items() if name != "model"]
     return ["  none: no row is selected"]
 
 
