@@ -100,7 +100,7 @@ def test_results_go_to_standard_output_every_time(cli: Command, prompts: Path, e
 PIPES = {
     "a reader that takes nothing": ("true", "", "nobody reads standard output any more", 141),
     "a reader that has seen enough": ("head -c 1", "", "nobody reads standard output any more", 141),
-    "a limit as well": ("true", "--deadline 2s --rpm 60", "stopped at --deadline 2 s", 6),
+    "a limit as well": ("true", "--deadline 4s --rpm 30", "stopped at --deadline 4 s", 6),
 }
 
 
