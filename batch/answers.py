@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from . import exact
-from .errors import CallError, JobError
+from .errors import CallError, JobError, installed_by
 from .records import KEY_BYTES, Answer, Prompt
 from .wires import Wire, clean
 
@@ -64,7 +64,7 @@ class Schema:
 
     def __init__(self, text: str, name: str = "--schema") -> None:
         if find_spec("jsonschema_rs") is None:
-            raise JobError("--schema needs one more library: pip install 'ails-batch[schema]'")
+            raise JobError(f"--schema needs one more library: {installed_by('schema')}")
         import jsonschema_rs
 
         try:

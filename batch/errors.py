@@ -195,3 +195,8 @@ class Denied(CallError):
 
 class Skewed(Denied):
     """A 401 whose `Date` header shows that this machine's clock is off; corrected once, then `Denied`."""
+
+
+def installed_by(extra: str) -> str:
+    """How somebody installs an extra of this project, in words."""
+    return f"pip install 'ails-batch[{extra}]', in a clone pip install '.[{extra}]'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from ..errors import JobError
+from ..errors import JobError, installed_by
 
 EXTRAS = {"parquet": ("pyarrow", "Parquet files need"), "zstd": ("zstandard", "zstd files need")}
 """Names of extras, as in `pyproject.toml`, to the module that they bring and to who needs it."""
@@ -18,5 +18,4 @@ def require(extra: str) -> None:
     """
     module, who = EXTRAS[extra]
     if find_spec(module) is None:
-        how = f"pip install 'ails-batch[{extra}]', in a clone pip install '.[{extra}]'"
-        raise JobError(f"{who} one more library, the extra {extra!r}: {how}")
+        raise JobError(f"{who} one more library, the extra {extra!r}: {installed_by(extra)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from ..errors import JobError
+from ..errors import JobError, installed_by
 
 NEEDED = ("starlette", "uvicorn", "uvloop", "httptools")
 
@@ -20,4 +20,4 @@ def needs(what: str) -> None:
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise JobError(f"{what} needs {', '.join(missing)}: pip install 'ails-batch[gateway]'")
+        raise JobError(f"{what} needs {', '.join(missing)}: {installed_by('gateway')}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .. import exact
-from ..errors import InputError, JobError
+from ..errors import InputError, JobError, installed_by
 
 FORMS = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -148,7 +148,7 @@ def _open(path: str) -> BinaryIO:
         try:
             import zstandard
         except ImportError:
-            raise JobError(f"{path}: reading .zst needs: pip install 'ails-batch[zstd]'") from None
+            raise JobError(f"{path}: zstd files need one more library: {installed_by('zstd')}") from None
         opened: BinaryIO = zstandard.open(path, "rb")
         return opened
     return Path(path).open("rb")
