@@ -22,6 +22,7 @@ from batch.signature import SignatureError, content_of, verify, verify_bound
 
 KEY = "test-key"
 SECRET = "a-secret-for-tests-of-32-bytes-or-more"
+KEPT = "-kept"
 TLS = Path(__file__).parent / "data/tls"
 
 
@@ -115,9 +116,9 @@ class Hostile:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
 
-    def url(self, behaviour: str) -> str:
-        """The base URL under which every request meets this behaviour."""
-        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/{behaviour}"
+    def url(self, behaviour: str, kept: bool = False) -> str:
+        """The base URL under which every request meets this behaviour, or every one but the first of a connection."""
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/{behaviour}{KEPT if kept else ''}"
 
     def __enter__(self) -> Hostile:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -177,7 +178,10 @@ class Hostile:
             body = reader.read(int(headers.get("content-length", 0)))
             path, _, query = target.partition("?")
             number += 1
-            received = Received(path.split("/")[1], method, path, query, headers, body, ordinal, number)
+            behaviour, kept, _ = path.split("/")[1].partition(KEPT)
+            if kept and number == 1:
+                behaviour = "good"
+            received = Received(behaviour, method, path, query, headers, body, ordinal, number)
             with self._lock:
                 self.requests[received.behaviour] += 1
                 self.seen.append(received)

@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -274,6 +275,8 @@ def test_the_signature_is_an_auth_object_of_requests() -> None:
     assert request.headers["Content-Length"] == str(len(request.body))
     verify(sent, "hé", [SECRET], time.time() * 1000)
     client_id = str(request.headers["client-id"])
+    name = uuid.UUID(client_id)
+    assert (name.version, name.variant, str(name)) == (4, uuid.RFC_4122, client_id)
     bound = str(request.headers["x-batch-signature"])
     verify_bound(bound, SECRET, "POST", "/a", "full=false", sent["t"], client_id, request.body)
 

@@ -21,6 +21,7 @@ from ..signature import Credentials, Signature, Stamps
 from ..wires import WIRES, read_stream, refusal
 from .address import address, goal, loopback
 from .faults import fault, lost_while_idle
+from .response import Plain
 from .transport import WATCH, Attempt, Transport
 
 LARGEST = 16 * 1024 * 1024
@@ -28,6 +29,9 @@ LARGEST = 16 * 1024 * 1024
 
 OFF = 60.0
 """Seconds of difference to a server's clock that may explain a 401: some servers' windows are narrower than the protocol's."""
+
+Raw = HTTPResponse | Plain
+"""A response whose body has not been read."""
 
 _WORDS = 65_536
 _PIECE = 65_536
@@ -185,7 +189,7 @@ class Client:
             headers["Content-Length"] = str(len(prompt.body))
         return request
 
-    def _post(self, prompt: Prompt, idempotency_key: str | None, attempt: Attempt) -> HTTPResponse:
+    def _post(self, prompt: Prompt, idempotency_key: str | None, attempt: Attempt) -> Raw:
         """Send, at most once more for each of three reasons that are no fault of the row's; a 2xx comes back.
 
         The reasons: a kept connection was closed while idle, this machine's clock is off, the stamp had been used before.
@@ -211,7 +215,7 @@ class Client:
             else:
                 raise refused
 
-    def _refused(self, raw: HTTPResponse, attempt: Attempt, prompt: Prompt, skew: int) -> CallError:
+    def _refused(self, raw: Raw, attempt: Attempt, prompt: Prompt, skew: int) -> CallError:
         """A response other than 2xx, as the error it is."""
         now = self._clock.time()
         status, hints = raw.status, read_hints(raw.headers, now)
@@ -242,11 +246,11 @@ class Client:
                 self.stamps.skew_ms = round((error.hints.date - self._clock.time()) * 1000)
         return self.stamps.skew_ms != skew
 
-    def _body(self, raw: HTTPResponse, attempt: Attempt) -> bytes:
+    def _body(self, raw: Raw, attempt: Attempt) -> bytes:
         pieces = list(self._pieces(raw, attempt))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _pieces(self, raw: HTTPResponse, attempt: Attempt) -> Iterator[bytes]:
+    def _pieces(self, raw: Raw, attempt: Attempt) -> Iterator[bytes]:
         """The body as it comes, decompressed; never more than `LARGEST`."""
         size = 0
         encoded = "content-encoding" in raw.headers
@@ -266,7 +270,7 @@ class Client:
         except Exception as error:
             raise fault(error, attempt, self._place) from None
 
-    def _some(self, raw: HTTPResponse, attempt: Attempt) -> bytes:
+    def _some(self, raw: Raw, attempt: Attempt) -> bytes:
         """The beginning of an error's body, enough for its words; nothing when it does not come."""
         body = b""
         try:

@@ -9,7 +9,9 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from queue import Empty, Full
 from typing import Any, cast
 
 from requests import PreparedRequest, Response
@@ -20,7 +22,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
 from urllib3.util import create_urllib3_context
 
-from .head import Head
+from .response import Head, Plain
 
 IDLE = 60.0
 """Seconds that may pass between two pieces of a body."""
@@ -152,36 +154,48 @@ class Connection(HTTPConnection):
     def request(self, method: str, url: str, body: Any = None, headers: Mapping[str, Any] | None = None, **_: Any) -> None:
         """Write the request."""
         attempt: Attempt = _here.attempt
-        lines = [f"{method} {url} HTTP/1.1\r\n", *(f"{name}: {value}\r\n" for name, value in (headers or {}).items()), "\r\n"]
-        whole = "".join(lines).encode("latin-1") + body
+        head = "\r\n".join([f"{method} {url} HTTP/1.1", *map(": ".join, (headers or {}).items()), "", ""])
+        whole = head.encode("latin-1") + body
         if self.sock is None:
             self.connect()
         self.attempt, attempt.connection, attempt.sock = attempt, self, self.sock
         attempt.sent = True
         self.sock.sendall(whole)
 
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 does
+    def head(self) -> Head:
         """Wait for the response's head."""
-        response = Head(self.sock, method="POST")
+        head = Head(self.sock, method="POST")
         try:
-            response.begin()
-            raw = HTTPResponse(
-                body=response,
-                headers=cast("HTTPHeaderDict", response.headers),
-                status=response.status,
-                reason=response.reason,
-                preload_content=False,
-                original_response=response,
-                request_method="POST",
-            )
+            head.begin()
         except BaseException:
-            response.close()
+            head.close()
             raise
         self.served += 1
         _here.attempt.moved = time.monotonic()
-        if response.will_close:
+        if head.will_close:
             self.close()  # the response holds on to the socket
-        return raw
+        return head
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 does
+        """Wait for the response's head, and let urllib3 read the body."""
+        return _response(self.head())
+
+
+def _response(head: Head, **where: Any) -> HTTPResponse:
+    try:
+        return HTTPResponse(
+            body=head,
+            headers=HTTPHeaderDict(head.headers),  # type: ignore[arg-type]
+            status=head.status,
+            reason=head.reason,
+            preload_content=False,
+            original_response=head,
+            request_method="POST",
+            **where,
+        )
+    except BaseException:
+        head.close()
+        raise
 
 
 class SecureConnection(Connection, HTTPSConnection):
@@ -195,6 +209,9 @@ class _Bare(Response):
 
 class Transport(HTTPAdapter):
     """A requests adapter for one URL: proxy, certificates and pool are looked up once.
+
+    requests and urllib3 connect, and send the first request of each connection. Its later ones go straight to it, because
+    finding it again costs as much as sending: half of a request's time was spent between `Session.send` and the socket.
 
     Args:
         request: The request all others are copies of.
@@ -213,6 +230,7 @@ class Transport(HTTPAdapter):
         self._pool = cast("HTTPConnectionPool", super().get_connection_with_tls_context(request, True, proxies=proxies))
         self._pool.ConnectionCls = SecureConnection if self._pool.scheme == "https" else Connection
         self._target = super().request_url(request, proxies)
+        self._proxy_headers = {} if self._context else self._pool.proxy_headers  # a tunnel's proxy has had them
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Give every connection the one TLS context: reading the certificates anew costs 20 ms each time."""
@@ -239,15 +257,49 @@ class Transport(HTTPAdapter):
         response.raw = raw
         return response
 
-    def post(self, request: PreparedRequest, attempt: Attempt, timeout: Any) -> HTTPResponse:
+    def post(self, request: PreparedRequest, attempt: Attempt, timeout: Any) -> HTTPResponse | Plain:
         """Send one request; the response's head has come, its body has not been read.
 
         Raises:
             Exception: Whatever requests and urllib3 raise; `faults.fault` knows them.
         """
         _here.attempt = attempt
-        raw: HTTPResponse = self.send(request, stream=True, timeout=timeout).raw
-        return raw
+        connection = None if attempt.fresh else self._kept()
+        if connection is None:
+            raw: HTTPResponse = self.send(request, stream=True, timeout=timeout).raw
+            return raw
+        try:
+            # A server may have answered and closed before it has read everything.
+            with contextlib.suppress(BrokenPipeError):
+                connection.request("POST", self._target, request.body, {**request.headers, **self._proxy_headers})
+            head = connection.head()
+        except BaseException:
+            connection.close()
+            raise
+        if head.length is None or "content-encoding" in head.headers:
+            return _response(head, connection=connection, pool=self._pool)
+        return Plain(head, partial(self._keep, connection), connection.close)
+
+    def _kept(self) -> Connection | None:
+        """A connection that was used before and may be used again."""
+        pool = self._pool.pool  # None once it was closed; None in it stands for a connection that was not made yet
+        with contextlib.suppress(Empty):
+            while pool and (connection := pool.get(block=False)):
+                if connection.is_connected:
+                    return cast("Connection", connection)
+                connection.close()
+        return None
+
+    def _keep(self, connection: Connection) -> None:
+        """Its answer was read, so it may be used again."""
+        pool = self._pool.pool
+        try:
+            if pool:
+                pool.put(connection, block=False)
+                return
+        except Full:
+            pass
+        connection.close()
 
 
 def _context(verify: bool | str) -> ssl.SSLContext:
