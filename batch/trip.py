@@ -258,7 +258,7 @@ class Trip:
     def _engine(self) -> Engine:
         job = self.job
         if job.engine == "threads":
-            return Threads(self._ask, lambda: self.pace.width, self.stop.event)
+            return Threads(self._ask, lambda: self.pace.width, self.stop.event, admit=self._admitted)
         processes = job.processes if isinstance(job.processes, int) else os.cpu_count() or 1
         most = job.concurrency if isinstance(job.concurrency, int) else MOST
         engine = Processes(
@@ -274,11 +274,15 @@ class Trip:
         self.stack.callback(engine.close)
         return engine
 
+    def _admitted(self, prompt: Prompt) -> bool:
+        admitted = False
+        with self._ending():
+            admitted = self._take_off(prompt)
+        return admitted
+
     def _ask(self, prompt: Prompt) -> None:
         # Above all MemoryError: a thread that just died would keep its permit, and the run would wait for it.
         with self._ending():
-            if not self._take_off(prompt):
-                return
             try:
                 end: Outcome | BatchError = self.asking(prompt)
             except BatchError as error:

@@ -33,7 +33,9 @@ class Threads(Generic[T]):
     Args:
         work: What is done with one prompt; it must not raise.
         width: How many may be in flight now.
-        stopping: Once set, prompts still queued are dropped and `put` takes no more.
+        stopping: Once set, `put` takes no more, and what was not admitted is dropped.
+        admit: Waits until one more may be worked on, in a thread of its own: so a worker waits for one thing and not for two,
+            and whoever makes room wakes one thread for many prompts. What it says no to is dropped; it must not raise.
         clock: Spaces the looks.
         cpu: Seconds of processor time this process has used.
     """
@@ -44,15 +46,18 @@ class Threads(Generic[T]):
         width: Callable[[], int],
         stopping: threading.Event,
         *,
+        admit: Callable[[T], bool] | None = None,
         clock: Clock = SYSTEM,
         cpu: Callable[[], float] = time.process_time,
     ) -> None:
         self._work = work
         self._width = width
         self._stopping = stopping
+        self._admit = admit
         self._clock = clock
         self._cpu = cpu
         self._queue: SimpleQueue[T | None] = SimpleQueue()
+        self._ahead: SimpleQueue[T | None] = SimpleQueue() if admit else self._queue
         self._room = threading.Event()
         self._enough = 0
         self._threads: list[threading.Thread] = []
@@ -68,22 +73,38 @@ class Threads(Generic[T]):
         """Queue a prompt, waiting while the queue is full; False once the run is stopping."""
         if not self._threads:
             threading.Thread(target=self._hire_on, name="hire", daemon=True).start()
+            if self._admit:
+                threading.Thread(target=self._let_in, args=(self._admit,), name="admit", daemon=True).start()
         while not self._stopping.is_set():
             pause = self._hire()
             width = self._width()
-            if self._queue.qsize() < QUEUED * width:
-                self._queue.put(prompt)
+            if self._ahead.qsize() < QUEUED * width:
+                self._ahead.put(prompt)
                 return True
             self._enough = width
             self._room.clear()
-            # Looked at again after the clearing, for a worker may have made room in between.
-            if self._queue.qsize() > width:
+            # Looked at again after the clearing, for room may have been made in between.
+            if self._ahead.qsize() > width:
                 self._room.wait(pause)
         return False
 
+    def _let_in(self, admit: Callable[[T], bool]) -> None:
+        """Hand on what may be worked on, in order."""
+        while (prompt := self._ahead.get()) is not None:
+            self._make_room()
+            if admit(prompt):
+                self._queue.put(prompt)
+        self._finished = True
+        self._queue.put(None)
+
+    def _make_room(self) -> None:
+        """One of those that wait was taken: half of them at a time, so that whoever puts them is woken once for many."""
+        if self._ahead.qsize() <= self._enough and not self._room.is_set():
+            self._room.set()
+
     def _hire_on(self) -> None:
         """Start threads for what waits also while nothing new comes in."""
-        while not self._stopping.is_set() and not (self._finished and self._queue.qsize() <= 1):
+        while not (self._finished and self._queue.qsize() <= 1):
             time.sleep(self._hire())
 
     def _hire(self) -> float:
@@ -92,7 +113,7 @@ class Threads(Generic[T]):
         Returns:
             Seconds after which it may allow more.
         """
-        width, waiting = self._width(), self._queue.qsize() - self._finished
+        width, waiting = self._width(), self._queue.qsize() > self._finished
         if len(self._threads) >= width:
             return 0.5
         if waiting or not self._threads:
@@ -102,9 +123,10 @@ class Threads(Generic[T]):
         return self._pause
 
     def finish(self) -> None:
-        """No more prompts come; threads end once the queue is empty (or dropped, when stopping)."""
-        self._queue.put(None)
-        self._finished = True
+        """No more prompts come; threads end once every prompt was worked on or dropped."""
+        if not self._admit:
+            self._finished = True
+        self._ahead.put(None)
 
     def wait(self, timeout: float) -> bool:
         """Wait until all threads have ended; False when `timeout` seconds were not enough."""
@@ -154,11 +176,9 @@ class Threads(Generic[T]):
                     self._over.set()
 
     def _work_off(self) -> None:
-        queue, room, stopping = self._queue, self._room, self._stopping
-        while (prompt := queue.get()) is not None:
-            # Half of the queue at a time: whoever fills it is woken once for many prompts.
-            if queue.qsize() <= self._enough and not room.is_set():
-                room.set()
-            if not stopping.is_set():
+        while (prompt := self._queue.get()) is not None:
+            if not self._admit:
+                self._make_room()
+            if self._admit or not self._stopping.is_set():
                 self._work(prompt)
                 self._ended += 1

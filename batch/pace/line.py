@@ -54,12 +54,13 @@ class Line:
 
     Attributes:
         permits: Rows in flight.
+        coming: How many of them have not stood in line yet.
         paused: Whether nobody new may go, by order.
     """
 
     def __init__(self, rate: Rate, gate: Gate, window: Window) -> None:
         self.rate, self.gate, self.window = rate, gate, window
-        self.permits = 0
+        self.permits = self.coming = 0
         self.paused = False
         self.blocked = ""
         self._estimated = self._used = 1.0
@@ -89,8 +90,18 @@ class Line:
             return False
         size = self.window.size
         return self.window.fixed or (
-            self.permits < max(64, 4 * size) and self.gate.out + len(self._waiting) + len(self._booked) < size + size // 8 + 1
+            self.permits < max(64, 4 * size) and self.coming + self.gate.out + len(self) < size + size // 8 + 1
         )
+
+    def admit(self) -> None:
+        """One more row is in flight; it joins the line soon."""
+        self.permits += 1
+        self.coming += 1
+
+    def release(self, n: int) -> None:
+        """So many rows are in flight no longer, whether they stood in line or not."""
+        self.permits -= n
+        self.coming = min(self.coming, self.permits)
 
     def join(self, tokens: int) -> Ticket:
         """Take a place.
@@ -98,6 +109,8 @@ class Line:
         Raises:
             TooLarge: The request is larger than a minute's tokens.
         """
+        # Whoever joins once more, after a backoff, is taken for one that comes: they all stand in line soon.
+        self.coming = max(0, self.coming - 1)
         if not self.rate.holds(tokens):
             raise TooLarge(f"about {tokens} tokens are more than the limit of {self.rate.tpm:.0f} tokens a minute ever allows")
         ticket = Ticket(tokens)

@@ -101,7 +101,7 @@ class Pace:
             if self._stopped or self._outage:
                 return False
             if not self._applicants and self._line.admits():
-                self._line.permits += 1
+                self._line.admit()
                 return True
             event = Event()
             self._applicants.append(event)
@@ -113,7 +113,7 @@ class Pace:
                 if event in self._applicants:
                     self._applicants.remove(event)
                 elif not (self._stopped or self._outage):
-                    self._line.permits -= 1
+                    self._line.release(1)
                 self._admit()
             raise
         return not (self._stopped or self._outage)
@@ -121,12 +121,12 @@ class Pace:
     def release(self, n: int = 1) -> None:
         """So many rows are durable, or given up."""
         with self._lock:
-            self._line.permits -= n
+            self._line.release(n)
             self._admit()
 
     def _admit(self) -> None:
         while self._applicants and self._line.admits():
-            self._line.permits += 1
+            self._line.admit()
             self._applicants.popleft().set()
 
     # One attempt
