@@ -79,6 +79,8 @@ def command_line(arguments: list[str] | None = None) -> int:
     """
     # Arrow's own pools keep what they have freed: 14 MiB more beside every file that pandas reads.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    # numpy is asked for no linear algebra, whose threads, one a core, would spin from the import on.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         result: Any = group.main(arguments, prog_name="ails-batch", standalone_mode=False)
     except click.exceptions.Exit as left:

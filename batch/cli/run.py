@@ -122,6 +122,7 @@ def command(source: str, quiet: bool, **options: Any) -> int:
     Exit codes: 0 every row has an answer, 1 some rows failed, 2 something must be changed, 3 storage failed,
     4 the server refuses the run, 5 the journal is damaged, 6 a limit was reached, 75 try later, 128+N signal N.
     """
+    _make_room()  # first, for what is imported makes objects by the ten thousand, too
     from ..trip import run
     from .core import Core
     from .progress import Progress
@@ -130,7 +131,6 @@ def command(source: str, quiet: bool, **options: Any) -> int:
     job = the_job(source, settings)
     _refuse_without_files(source, job)
     _hear()
-    _make_room()
     from ..judge import Stop
 
     stop = Stop()
