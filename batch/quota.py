@@ -16,8 +16,9 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 from .errors import JobError, StorageError
@@ -63,8 +64,7 @@ def place(quota: str) -> Path:
     return Path(home, ".local/state/ails-batch/quota", quota)
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
+class _Claim(NamedTuple):
     """One booking of this job, its place among all jobs' bookings, and what was taken."""
 
     booking: Booking

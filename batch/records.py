@@ -6,7 +6,7 @@ What is made once a row, by the million, is a named tuple: a frozen dataclass ta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
@@ -60,8 +60,7 @@ class Prompt:
         return row_id(self.key, self.occurrence)
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(NamedTuple):
     """What a response's headers say about time and limits; None where they say nothing usable.
 
     Attributes:
@@ -118,13 +117,12 @@ class Failure:
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """One attempt that brought an answer: the answer, what it took, and what the headers said."""
 
     answer: Answer
     seconds: float
-    hints: Hints = field(default_factory=Hints)
+    hints: Hints = Hints()
 
 
 class Attempt(NamedTuple):

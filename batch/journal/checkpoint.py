@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -23,8 +22,7 @@ FORMAT = 1
 _COLUMNS = ("<u8", "<u8", "<i8")
 
 
-@dataclass(frozen=True, slots=True)
-class Covered:
+class Covered(NamedTuple):
     """How much of the journal a checkpoint stands for.
 
     Attributes:
