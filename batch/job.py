@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
@@ -502,6 +500,8 @@ def load(path: str | Path, **overrides: Any) -> Job:
         >>> job.input, job.output
         ('inbox.csv', 'answered.csv')
     """
+    import tomllib
+
     path = Path(path)
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -568,6 +568,8 @@ def _known(settings: Mapping[str, Any], kind: type[msgspec.Struct], at: str) -> 
     names = kind.__struct_fields__
     for key in settings:
         if key not in names:
+            import difflib
+
             name = str(key).replace("-", "_")
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(names)}"

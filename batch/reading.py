@@ -14,7 +14,7 @@ from .exact import dumps
 from .formats import Chunk, End, Source
 from .job import Job
 from .journal import Journal
-from .prompts import Condition, Prompts, Request
+from .prompts import Prompts, Request, condition
 from .records import Prompt, Row, row_id
 from .spool import Spool
 from .tally import Tally
@@ -96,7 +96,7 @@ class Selection:
         self._job = job
         self._source = source
         self._prompts = prompts
-        self._wanted = Condition(job.where) if job.where else None
+        self._wanted = condition(job.where) if job.where else None
         self.count = self.bad = self.unreadable = 0
         self.whole = False
         self.kept = NOTHING

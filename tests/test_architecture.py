@@ -58,6 +58,12 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
 
 
+def test_a_run_imports_jinja2_for_a_template_and_tqdm_for_a_terminal() -> None:
+    heavy = "{'pandas', 'jinja2', 'tqdm'}"
+    code = f"import sys, batch.trip, batch.cli.run, batch.cli.progress; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
+
+
 def test_help_imports_click_alone() -> None:
     heavy = "{'pandas', 'numpy', 'requests', 'jinja2', 'tenacity', 'msgspec', 'tqdm'}"
     code = (

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.cli.progress import LEAST, Bar, Speed, said
+from batch.cli.bar import LEAST, Bar
+from batch.cli.progress import Speed, said
 from batch.gateway.embedded import Embedded
 from batch.tally import Snapshot
 

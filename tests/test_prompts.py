@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from batch.errors import JobError, RowError
 from batch.exact import loads
-from batch.prompts import Condition, Prompts
+from batch.prompts import Prompts
+from batch.prompts.template import Condition
 from batch.records import Row
 from batch.wires import WIRES
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batch
-from batch.journal import repair
+from batch.journal.repair import repair
 from batch.judge import Stop
 from batch.tally import Snapshot
 from batch.verify import verify

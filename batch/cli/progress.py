@@ -6,13 +6,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..tally import Snapshot
+
+if TYPE_CHECKING:
+    from .bar import Bar
 
 EVERY = 60.0
 """Seconds between lines where there is no terminal."""
@@ -45,21 +45,7 @@ class Speed:
         return (asked - before) / (at - since) if asked and at > since else None
 
 
-LEAST = 8
-"""Columns that a bar has at least; words make room for it, the least important ones first."""
-
-NARROW = 79
-"""Columns below which the time gone by and the speed make room for words; of a terminal's 80 tqdm leaves the last one empty."""
-
-BRIEF = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
-"""A bar on a narrow terminal."""
-
-LEGIBLE = 16
-"""Characters that must be left of words that are cut; fewer would say nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(NamedTuple):
     """A part of what a bar says.
 
     Attributes:
@@ -70,39 +56,8 @@ class Words:
     text: str
 
 
-class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs alone
-    """tqdm's bar with a speed of ours, and as many words as the terminal has room for."""
-
-    speed: float | None = None
-    words: Sequence[Words] = ()
-
-    @property
-    def format_dict(self) -> dict[str, Any]:
-        """What is shown."""
-        shown = {**super().format_dict, "rate": self.speed or 0.0}
-        if shown["total"] and (shown["ncols"] or NARROW) < NARROW:
-            shown["bar_format"] = BRIEF
-        words = list(self.words)
-        shown["postfix"] = _joined(words)
-        while words and (lacking := self._lacking(shown)):
-            least = min(words, key=lambda one: one.weight)
-            words.remove(least)
-            shown["postfix"] = _joined(words)
-            if not words and len(least.text) > lacking + LEGIBLE:
-                shown["postfix"] = least.text[: -lacking - 1].rstrip() + "…"
-                break
-        return shown
-
-    def _lacking(self, shown: dict[str, Any]) -> int:
-        """How many columns too few there are."""
-        if not shown["ncols"]:
-            return 0
-        without_a_terminal = len(self.format_meter(**{**shown, "ncols": None}))
-        longer = LEAST - 10 if shown["total"] else 0  # tqdm's bar has ten columns there
-        return max(0, without_a_terminal + longer - int(shown["ncols"]))
-
-
-def _joined(words: Sequence[Words]) -> str:
+def joined(words: Sequence[Words]) -> str:
+    """Words as they are shown."""
     return ", ".join(one.text for one in words)
 
 
@@ -145,6 +100,8 @@ class Progress:
 
     def _draw(self, now: Snapshot, speed: float | None) -> None:
         if self._bar is None:
+            from .bar import Bar  # here, because tqdm is of use to a terminal alone
+
             self._bar = Bar(total=now.total, unit="row", dynamic_ncols=True, file=sys.stderr)
         bar = self._bar
         bar.total, bar.n, bar.speed, bar.words = now.total, now.done, speed, said(now)
@@ -157,7 +114,7 @@ class Progress:
         minutes = (time.monotonic() - self._begun) / 60
         of = f" of {now.total}" if now.total else ""
         left = f", {(now.total - now.done) / speed / 60:.0f} min left" if speed and now.total else ""
-        return f"ails-batch: {now.done}{of} rows after {minutes:.0f} min{left}, {_joined(said(now))}"
+        return f"ails-batch: {now.done}{of} rows after {minutes:.0f} min{left}, {joined(said(now))}"
 
 
 def said(now: Snapshot) -> list[Words]:

@@ -28,11 +28,10 @@ from .index import Handles, Index, Pass, handle
 from .lock import Held, acquire, refusal, storage
 from .marks import MarkedRow, Marks, folder_of, held_by, holder, leftovers
 from .opening import cut, new_name, refuse_foreign, start, start_over
-from .repair import RepairReport, compact, repair
 from .replay import Replay, damaged, identity
 from .writer import Entry, Writer
 
-__all__ = ["STATES", "Journal", "MarkedRow", "Recorded", "RepairReport", "compact", "repair"]
+__all__ = ["STATES", "Journal", "MarkedRow", "Recorded"]
 
 STALE = 50_000
 """Lines that may stand behind the checkpoint before a new one is written; they replay in a tenth of a second."""

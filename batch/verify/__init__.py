@@ -18,7 +18,7 @@ from typing import Any
 from .. import exact
 from ..answers import Schema, Unfit, fits, judged, response_format
 from ..errors import JobError, RowError, TryLater
-from ..prompts import Condition, Prompts
+from ..prompts import Prompts, condition
 from ..records import Row
 from ..wires import WIRES
 from .ledger import Ledger
@@ -252,12 +252,12 @@ class _Check:
 
     def _wanted(self) -> Iterator[tuple[int, Line, str]]:
         """Rows for which `--where` holds or cannot be told."""
-        condition = Condition(self._job["where"]) if self._job.get("where") else None
+        where = condition(self._job["where"]) if self._job.get("where") else None
         for number, line in enumerate(self._source):
             unclear = ""
-            if condition and not line.unreadable:
+            if where and not line.unreadable:
                 try:
-                    if not condition(line.values):
+                    if not where(line.values):
                         continue
                 except RowError as error:
                     unclear = str(error)

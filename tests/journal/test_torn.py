@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batch.errors import Busy, JobError, JournalDamaged
-from batch.journal import Journal, compact, frames, repair
+from batch.journal import Journal, frames
+from batch.journal.repair import compact, repair
 from batch.records import Outcome
 
 from . import answered, contents, failed, key
