@@ -78,3 +78,27 @@ def test_a_strange_body_is_refused_with_its_reason(body: bytes, words: str) -> N
 
 def test_brackets_in_strings_are_not_nesting() -> None:
     assert exact.strict(json.dumps({"code": "[" * 1000}).encode()) == {"code": "[" * 1000}
+
+
+forms = st.sampled_from([{"separators": (",", ":")}, {}, {"indent": 2}, {"ensure_ascii": False}])
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=4), forms)
+def test_a_strict_body_is_what_the_standard_library_reads(members: dict[str, object], form: dict[str, Any]) -> None:
+    found = exact.strict(json.dumps(members, **form).encode())
+
+    assert found == members
+    assert repr(found) == repr(json.loads(json.dumps(members)))  # types and order, too
+
+
+@given(st.text(), JSON, JSON, forms)
+def test_a_key_twice_is_found_at_any_depth_and_in_any_form(
+    name: str, first: object, second: object, form: dict[str, Any]
+) -> None:
+    key, one, other = (json.dumps(value, **form) for value in (name, first, second))
+
+    for body in (f"{{{key}:{one},{key}:{other}}}", f'{{"a": [{{{key}: {one}, "b": 1, {key}: {other}}}]}}'):
+        if key == '"b"':
+            continue
+        with pytest.raises(ValueError, match="the same key twice"):
+            exact.strict(body.encode())

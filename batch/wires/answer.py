@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Annotated
+
+import msgspec
 
 from .. import exact
 from ..errors import BadBody, Dropped
@@ -18,6 +21,52 @@ DONE = b"data: [DONE]\n\n"
 _EXPLAINED = frozenset({"content_filter", "tool_calls", "function_call", "length"})
 
 
+_Tokens = Annotated[int, msgspec.Meta(gt=0, lt=2**53)] | None
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: str
+
+
+class _Choice(msgspec.Struct, gc=False):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: _Tokens = None  # none of 0: msgspec does not tell that from -0, which is no count
+    completion_tokens: _Tokens = None
+
+
+_UNTOLD = _Usage()
+
+
+class _Usual(msgspec.Struct, gc=False):
+    """A body as nearly every one is; any other is looked at member by member."""
+
+    choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
+    model: str = ""
+    usage: _Usage | None = None
+    object: str = ""
+    error: None = None
+
+
+_usual = msgspec.json.Decoder(_Usual).decode
+
+
+def _read_usual(body: bytes, status: int) -> Answer | None:
+    """The answer in a body that is known to be strict JSON; None where it is none of the usual ones."""
+    try:
+        data = _usual(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if data.object == "error":
+        return None
+    choice, usage = data.choices[0], data.usage or _UNTOLD
+    reason = choice.finish_reason or ""
+    return Answer(choice.message.content, data.model, reason, usage.prompt_tokens, usage.completion_tokens, body, status)
+
+
 def read_answer(body: bytes, status: int = 200, *, strictly: bool = True) -> Answer:
     """The answer in a 2xx body.
 
@@ -30,6 +79,8 @@ def read_answer(body: bytes, status: int = 200, *, strictly: bool = True) -> Ans
         BadBody: It holds none.
         CallError: It holds an error object; the type is what its status means.
     """
+    if not strictly and (usual := _read_usual(body, status)):
+        return usual
     try:
         data = exact.strict(body) if strictly else exact.loads(body)
     except ValueError as error:
