@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ from .answers import Schema, Unfit, judged
 from .errors import BatchError, CallError, JobError, TryLater
 from .formats import Sink, Source
 from .journal import Journal, Recorded
-from .spool import NO_ID, RECORD, Spool, ids
+from .records import Attempt
+from .spool import RECORD, Spool, ids
 from .wires import Wire
 
 COLUMNS: dict[str, type] = {
@@ -112,41 +113,53 @@ def generated(recorded: Recorded | None, view: View) -> dict[str, Any]:
     """
     if recorded is None:
         return failed("pending", NOT_ASKED)
-    last = recorded.attempts[-1].seconds if recorded.attempts else None
-    latency = last if last is None else round(last, 3)
-    sent = {"http_status": recorded.status, "attempts": len(recorded.attempts), "latency_s": latency}
-    failure = recorded.failure
-    if failure and not recorded.body:
-        return failed(failure.kind, failure.message) | sent
-    raw = {RAW: recorded.body.decode("utf-8")} if view.keep_raw else {}
+    _, _, _, attempts, status, body, failure = recorded
+    if failure and not body:
+        return failed(failure.kind, failure.message, recorded)
+    raw = {RAW: body.decode("utf-8")} if view.keep_raw else {}
     try:
-        answer, value = judged(recorded.body, recorded.status, view.wire, view.schema)
+        answer, value = judged(body, status, view.wire, view.schema)
         properties = view.schema.explode(value) if view.explode and view.schema else {}
     except CallError as error:
-        return failed("bad_body", str(error)) | sent | raw
+        return failed("bad_body", str(error), recorded) | raw
     except Unfit as unfit:
         words = str(unfit)
         if failure and failure.message.startswith(words):
             words = failure.message  # it may also say what became of asking again
-        return failed("bad_answer", words) | sent | raw
-    told = {
+        return failed("bad_answer", words, recorded) | raw
+    told: dict[str, Any] = {
         "response": answer.text,
         "error": "",
         "error_kind": "",
-        "http_status": recorded.status,
+        "http_status": status,
         "answer_model": answer.model,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
-        "attempts": len(recorded.attempts),
-        "latency_s": latency,
+        "attempts": len(attempts),
+        "latency_s": _latency(attempts),
     }
     return told | properties | raw if properties or raw else told
 
 
-def failed(kind: str, words: str) -> dict[str, Any]:
-    """The generated columns of a row without an answer."""
-    return dict.fromkeys(COLUMNS) | {"response": "", "error": words, "error_kind": kind, "finish_reason": ""}
+def failed(kind: str, words: str, recorded: Recorded | None = None) -> dict[str, Any]:
+    """The generated columns of a row without an answer.
+
+    Args:
+        kind: The column `error_kind`.
+        words: The column `error`.
+        recorded: What the journal holds for it, where it was asked.
+    """
+    members: dict[str, Any] = dict.fromkeys(COLUMNS)
+    members |= {"response": "", "error": words, "error_kind": kind, "finish_reason": ""}
+    if recorded:
+        attempts = recorded.attempts
+        members |= {"http_status": recorded.status, "attempts": len(attempts), "latency_s": _latency(attempts)}
+    return members
+
+
+def _latency(attempts: Sequence[Attempt]) -> float | None:
+    return round(attempts[-1].seconds, 3) if attempts else None
 
 
 def export(
@@ -192,12 +205,14 @@ def export(
             known = iter(journal.read_many(handles[handles >= 0]))
             positions, members = [], []
             failures: dict[int, None] = {}
-            for number, name, handle in zip(wanted["number"].tolist(), names, handles.tolist(), strict=True):
-                if name == NO_ID:
+            places = (wanted["number"].astype(np.int64) - chunk.first).tolist()
+            asked: list[bool] = names.any(axis=1).tolist()  # type: ignore[assignment]
+            for position, has_id, handle in zip(places, asked, handles.tolist(), strict=True):
+                if not has_id:
                     if trouble is None or trouble[0] != written.rows:
                         raise BatchError(f"row {written.rows + 1} has lost its reason: please run again with --fresh")
                     one = failed("input", trouble[1])
-                    if (text := chunk.raw_input.get(number - chunk.first)) is not None:
+                    if (text := chunk.raw_input.get(position)) is not None:
                         one[RAW_INPUT] = text
                     trouble = next(problems, None)
                 else:
@@ -207,8 +222,8 @@ def export(
                     written.first = written.first or (one["error"] if kind != "pending" else "")
                     one |= nothing
                     if kind != "pending":
-                        failures[number - chunk.first] = None
-                positions.append(number - chunk.first)
+                        failures[position] = None
+                positions.append(position)
                 members.append({prefix + name: value for name, value in one.items()} if prefix else one)
             sink.write(chunk, positions, members)
             if errors and failures:

@@ -16,7 +16,7 @@ from .job import Job
 from .journal import Journal
 from .prompts import Prompts, Request, condition
 from .records import Prompt, Row, row_id
-from .spool import Spool
+from .spool import NO_ID, Spool
 from .tally import Tally
 from .wires import WIRES, Wire
 
@@ -134,7 +134,9 @@ class Selection:
         for chunk in self._source.chunks():
             if not going_on():
                 return
-            wanted = (one for one in self._selected(chunk) if sampled is None or one[0].number in sampled)
+            wanted = self._selected(chunk)
+            if sampled is not None:
+                wanted = (one for one in wanted if one[0].number in sampled)
             rows = self._asked(islice(wanted, limit - self.count) if limit else wanted)
             if not self.count and rows:
                 self._refuse_a_missing_column(rows)
@@ -266,27 +268,36 @@ class Reading:
 
     def _unanswered(self, rows: list[Asked], tally: Tally) -> Iterator[Prompt]:
         states = self._states([request.key for _, request in rows if isinstance(request, Request)])
+        numbers, names = [], []
         due: list[Prompt] = []
-        for row, request in rows:
-            index = self._spool.count
+        cached = failed = 0
+        for index, (row, request) in enumerate(rows, self._spool.count):
+            numbers.append(row.number)
             if isinstance(request, RowError):
-                self._spool.problem(row.number, f"{row.place}: {request}")
-                tally.row(failed=True)
+                names.append(NO_ID)
+                self._spool.problem(index, f"{row.place}: {request}")
+                failed += 1
                 continue
             key, occurrence, state = next(states)
-            self._spool.append(row.number, row_id(key, occurrence))
-            if state in self._due:
+            names.append(row_id(key, occurrence) if occurrence else key)
+            if state == "ok":
+                cached += 1
+            elif state in self._due:
                 due.append(Prompt(index, key, occurrence, request.body, request.content, request.tokens))
             else:
-                tally.row(cached=state == "ok", failed=state != "ok")
+                failed += 1
+        self._spool.extend(numbers, names)
+        tally.cached += cached
+        tally.failed += failed
         yield from due
 
     def _states(self, keys: list[bytes]) -> Iterator[tuple[bytes, int, str]]:
         """What is known of rows: the key under which that stands, the occurrence, and what the row came to."""
         journal = self._journal
         occurrences = journal.occurrences(keys)
-        handles = journal.find([row_id(key, nth) for key, nth in zip(keys, occurrences, strict=True)])
-        states = [journal.state(handle) if handle >= 0 else "pending" for handle in handles.tolist()]
+        again = any(occurrences)
+        handles = journal.find([row_id(key, nth) for key, nth in zip(keys, occurrences, strict=True)] if again else keys)
+        states = [journal.state(handle) if handle & 15 else "ok" for handle in handles.tolist()]
         looked = [at for at, state in enumerate(states) if state == "bad_answer" or (state == "ok" and self.doubtful)]
         anew = []
         for at, recorded in zip(looked, journal.read_many(handles[looked]), strict=True):
@@ -302,5 +313,5 @@ class Reading:
                 keys[at] = self._schema.key(keys[at])
             found = journal.find([row_id(keys[at], occurrences[at]) for at in anew])
             for at, handle in zip(anew, found.tolist(), strict=True):
-                states[at] = journal.state(handle) if handle >= 0 else "pending"
+                states[at] = journal.state(handle)
         return zip(keys, occurrences, states, strict=True)

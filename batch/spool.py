@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .records import KEY_BYTES
 
@@ -51,15 +52,17 @@ class Spool:
             file.seek(size)
         self.kept = self.count = kept
 
-    def append(self, number: int, row_id: bytes) -> None:
-        """One row that is asked."""
-        self._out.write(number.to_bytes(8, "little") + row_id)
-        self.count += 1
+    def extend(self, numbers: Sequence[int], names: Sequence[bytes]) -> None:
+        """Rows that follow: their numbers in the input, and their ids, or `NO_ID` for one that cannot be asked."""
+        records = np.empty(len(numbers), RECORD)
+        records["number"] = numbers
+        records["id"] = np.frombuffer(b"".join(names), RECORD["id"])
+        self._out.write(records.tobytes())
+        self.count += len(records)
 
-    def problem(self, number: int, words: str) -> None:
-        """One row that cannot be asked, and why."""
-        self._said.write(json.dumps([self.count, words]).encode() + b"\n")
-        self.append(number, NO_ID)
+    def problem(self, position: int, words: str) -> None:
+        """Why the row at this position among the selected ones cannot be asked."""
+        self._said.write(json.dumps([position, words]).encode() + b"\n")
 
     def close(self) -> None:
         """The pass is over, or ends where it is."""
@@ -104,10 +107,9 @@ class Spool:
                 yield np.frombuffer(block, RECORD)
                 left -= BLOCK
 
-    def names(self, count: int) -> Iterator[np.ndarray[Any, Any]]:
-        """The ids of the first `count` rows, as (n, 16) arrays of bytes; all zeros for a row that cannot be asked."""
-        for block in self.blocks(stop=count):
-            yield np.frombuffer(block["id"].tobytes(), np.uint8).reshape(-1, KEY_BYTES)
+    def names(self, count: int) -> Iterator[npt.NDArray[np.uint8]]:
+        """The ids of the first `count` rows, some thousands at a time."""
+        return map(ids, self.blocks(stop=count))
 
     def problems(self, start: int = 0) -> Iterator[tuple[int, str]]:
         """Position among the selected rows, at least `start`, and reason of every row that cannot be asked, in order."""
@@ -118,7 +120,6 @@ class Spool:
                     yield position, words
 
 
-def ids(records: np.ndarray[Any, Any]) -> Sequence[bytes]:
-    """The ids of records, each 16 bytes (numpy would drop trailing zero bytes of a string type)."""
-    whole = records["id"].tobytes()
-    return [whole[at : at + KEY_BYTES] for at in range(0, len(whole), KEY_BYTES)]
+def ids(records: np.ndarray[Any, Any]) -> npt.NDArray[np.uint8]:
+    """The ids of records, an (n, 16) array of bytes; all zeros for a row that cannot be asked."""
+    return np.frombuffer(records["id"].tobytes(), np.uint8).reshape(-1, KEY_BYTES)

@@ -113,11 +113,6 @@ class Tally:
         self.prompt_tokens = 0
         self.completion_tokens = 0
 
-    def row(self, *, cached: bool = False, failed: bool = False) -> None:
-        """One selected row was read; perhaps it needs no asking."""
-        self.cached += cached
-        self.failed += failed
-
     def attempt(self, attempt: Attempt, *, first: bool) -> None:
         """Count one request that was sent."""
         with self._lock:

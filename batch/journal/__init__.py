@@ -214,8 +214,8 @@ class Journal:
         return self._index.find(ids)
 
     def state(self, handle: int) -> str:
-        """What the row of a handle came to: one of `STATES`."""
-        return STATES[handle & 15]
+        """What the row of a handle came to: one of `STATES`; "pending" where nothing is known of it."""
+        return STATES[handle & 15] if handle >= 0 else "pending"
 
     def read(self, handle: int) -> Recorded:
         """What the journal holds under a handle.
@@ -223,7 +223,7 @@ class Journal:
         Raises:
             JournalDamaged: The line is not what was written.
         """
-        return self._parse(self._line(handle >> 4), handle >> 4)
+        return self.read_many([handle])[0]
 
     def read_many(self, handles: Sequence[int] | Handles) -> list[Recorded]:
         """The same for many handles, in their order; lines near each other are read together.
@@ -240,15 +240,11 @@ class Journal:
             if not stop:
                 start, block = offset, os.pread(self._descriptor, min(last - offset + GAP, NEAR), offset)
                 stop = block.find(b"\n") + 1
-            line = block[offset - start : stop] if stop else self._line(offset)
-            records[row] = self._parse(line, offset)
+            try:
+                records[row] = frames.parse(block[offset - start : stop] if stop else self._line(offset))
+            except ValueError:
+                raise damaged(self.path, offset) from None
         return records  # type: ignore[return-value]  # every row was visited
-
-    def _parse(self, line: bytes, offset: int) -> Recorded:
-        try:
-            return frames.parse(line)
-        except ValueError:
-            raise damaged(self.path, offset) from None
 
     def _line(self, offset: int) -> bytes:
         """The line that starts at `offset`, with its line feed."""

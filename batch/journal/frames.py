@@ -20,6 +20,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 from zlib import crc32
 
+import msgspec
+
 from .. import exact
 from ..records import Answer, Attempt, Failure, Kind, Outcome, row_id
 
@@ -32,8 +34,6 @@ LONGEST = 256 << 20
 SEAL = len(b',"crc":"xxxxxxxx"}\n')
 HEADER = re.compile(rb'\{"journal":(\d{1,9})(?:,"id":"([0-9a-f]{32})")?[,}]')
 ROW = re.compile(rb'\{"k":"([0-9a-f]{32})","n":(\d{1,18}),"ok":(?:1|0,"kind":"([a-z_]+)"),')
-_LINE = re.compile(ROW.pattern + rb'"at":([0-9.]+),"tries":\[(.*?)\],"status":(\d+|null),"(?:body|message)":')
-_TRY = re.compile(rb'\[(\d+|null),([0-9.]+),"([a-z_]*)",([01])\]')
 NOTE = re.compile(rb'\{"(run|tick|end)":')
 
 
@@ -62,6 +62,20 @@ class Recorded(NamedTuple):
     def id(self) -> bytes:
         """Key and occurrence as one 16-byte name."""
         return row_id(self.key, self.occurrence)
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What stands before message and body."""
+
+    k: str
+    n: int
+    at: float
+    tries: tuple[Attempt, ...]
+    status: int | None
+    kind: str = ""
+
+
+_head = msgspec.json.Decoder(_Head, strict=False).decode  # which takes 1 for true
 
 
 def seal(line: bytes) -> bytes:
@@ -136,24 +150,19 @@ def parse(line: bytes) -> Recorded:
     Raises:
         ValueError: It is torn, damaged or no row's line.
     """
-    match = _LINE.match(line)
-    if not match or not sound(line):
+    # Inside a JSON text these signs would have a backslash among them, so they end what stands before.
+    text, _, body = line[:-SEAL].partition(b',"body":')
+    text, _, message = text.partition(b',"message":')
+    try:
+        head = _head(text + b"}") if sound(line) else None
+    except msgspec.MsgspecError:
+        head = None
+    if head is None:
         raise ValueError("no whole line of a row")
-    key, occurrence, kind, at, tries, text = match.groups()
-    status, rest, failure = _status(text), line[match.end() : -SEAL], None
-    if kind:
-        # Inside a JSON text these signs would have a backslash among them, so they end the message.
-        message, _, rest = rest.partition(b'","body":')
-        failure = Failure(cast(Kind, kind.decode()), exact.loads(message + b'"' if rest else message), status, rest)
-    attempts = tuple(
-        Attempt(_status(one), float(seconds), error.decode(), charged == b"1")
-        for one, seconds, error, charged in _TRY.findall(tries)
-    )
-    return Recorded(unhexlify(key), int(occurrence), float(at), attempts, status, rest, failure)
-
-
-def _status(text: bytes) -> int | None:
-    return None if text == b"null" else int(text)
+    failure = None
+    if head.kind:
+        failure = Failure(cast(Kind, head.kind), exact.loads(message), head.status, body)
+    return Recorded(unhexlify(head.k), head.n, head.at, head.tries, head.status, body, failure)
 
 
 def parse_note(line: bytes) -> dict[str, Any]:

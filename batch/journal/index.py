@@ -188,16 +188,17 @@ class Pass:
     def occurrences(self, keys: Sequence[bytes] | npt.NDArray[np.uint8]) -> list[int]:
         """How often each key was seen before, in this pass and, in order, within `keys`."""
         content = keys.tobytes() if isinstance(keys, np.ndarray) else b"".join(keys)
-        counts: dict[bytes, int] = {}
-        before = []
-        for at in range(0, len(content), 16):
-            key = content[at : at + 16]
-            count = counts.get(key, 0)
-            before.append(count)
-            counts[key] = count + 1
+        each = [content[at : at + 16] for at in range(0, len(content), 16)]
+        counts = dict.fromkeys(each, 1)
+        before = [0] * len(each)
+        if len(counts) < len(each):
+            counts = dict.fromkeys(each, 0)
+            for row, key in enumerate(each):
+                before[row] = counts[key]
+                counts[key] += 1
         earlier = self._count(counts)
         if earlier:
-            return [count + earlier.get(content[16 * row : 16 * row + 16], 0) for row, count in enumerate(before)]
+            return [count + earlier.get(key, 0) for key, count in zip(each, before, strict=True)]
         return before
 
     def _count(self, counts: dict[bytes, int]) -> dict[bytes, int]:
