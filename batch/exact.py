@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import msgspec
@@ -61,6 +62,7 @@ def _plain(value: Any) -> Any:
 
 
 _fast = msgspec.json.Decoder(float_hook=Number)
+_lines = msgspec.json.Decoder(dict[str, Any], float_hook=Number).decode_lines
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
 _read = msgspec.json.Decoder().decode
 _write = msgspec.json.Encoder().encode
@@ -90,6 +92,23 @@ def loads(line: bytes) -> Any:
         raise ValueError("nested too deeply") from None
     except ValueError as error:
         raise _told(error) from None
+
+
+def objects(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
+    """What `loads` makes of each of several lines, at a fraction of the time; None where it is not plain that all are objects.
+
+    Args:
+        lines: UTF-8 bytes without a line feed in them.
+    """
+    text = b"\n".join(lines)
+    # Between two lines nothing but a value's end and the next one's start has these signs, so no value goes over a line's end.
+    if text.count(b"}\n{") != len(lines) - 1 or text[:1] != b"{" or (b"-0" in text and MINUS_ZERO.search(text)):
+        return None
+    try:
+        found = _lines(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return found if len(found) == len(lines) else None
 
 
 def _told(error: ValueError) -> ValueError:
@@ -180,6 +199,14 @@ def dumps(value: Any) -> bytes:
         return _written(value).encode("ascii")
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def utf8(value: Any) -> bytes | None:
+    """What `dumps` writes, if that is UTF-8 without escapes; else None, also for what has no JSON form."""
+    try:
+        return _encoder.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
 
 
 def _written(value: Any) -> str:

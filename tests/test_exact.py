@@ -102,3 +102,16 @@ def test_a_key_twice_is_found_at_any_depth_and_in_any_form(
             continue
         with pytest.raises(ValueError, match="the same key twice"):
             exact.strict(body.encode())
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"{}", b'{"a":1}', b'{"a":[{}', b'{}]}{"b":2}', b"", b"[]", b'{"a":-0}', b"{}{}", b'{"a":0.10} \r'])
+        | st.dictionaries(st.text(), JSON, max_size=2).map(exact.dumps)
+    )
+)
+def test_lines_read_at_once_are_those_read_singly(lines: list[bytes]) -> None:
+    found = exact.objects(lines)
+
+    if found is not None:
+        assert repr(found) == repr([exact.loads(line) for line in lines])

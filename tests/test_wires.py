@@ -249,3 +249,28 @@ def test_a_request_the_gateway_cannot_read_says_why() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             AILS.read_request(body)
+
+
+words = st.text(st.characters(exclude_categories=()), max_size=20)
+said = st.fixed_dictionaries({"role": st.sampled_from(["system", "user"]), "content": words}, optional={"name": words})
+
+
+@given(
+    st.lists(said, min_size=1, max_size=3),
+    st.dictionaries(st.sampled_from(["temperature", "stop", "zz"]), words),
+    st.booleans(),
+)
+def test_a_request_is_one_object_however_it_is_put_together(
+    messages: list[dict[str, str]], parameters: dict[str, str], signed: bool
+) -> None:
+    ours = {"temperature": parameters.get("temperature", 0.6), "stream": False} if signed else {}
+    others = {name: parameters[name] for name in sorted(parameters) if not (signed and name == "temperature")}
+    write = WIRES["ails" if signed else "openai"].writer("m", parameters)
+    try:
+        "".join(message["content"] for message in messages).encode()
+    except UnicodeEncodeError:
+        with pytest.raises(RowError, match="half a surrogate pair"):
+            write(messages)
+        return
+
+    assert write(messages) == (exact.dumps({"model": "m", **ours, "messages": messages, **others}), messages[-1]["content"])

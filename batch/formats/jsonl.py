@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from .. import exact
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import pandas
 
 BLANK = b" \t\r"
+
+_NO_MEMBER = (b"{", b" ", b"\t", b"\r")
+"""What may stand before the last brace of an object that is empty."""
 
 WIDE = 256
 """Columns that a chunk may gather from different lines before it ends."""
@@ -55,6 +59,11 @@ def split(blocks: Iterable[bytes], name: str = "", before: int = 0) -> Iterator[
             raise InputError(f"{name}, line {number + 1}: a line of more than {TOO_LONG}; is this JSON Lines?")
     if length:
         yield [b"".join(rest)], True
+
+
+def _nested(line: bytes) -> bool:
+    """Whether a line has signs enough to nest deeper than `exact.MAX_DEPTH`."""
+    return len(line) > 2 * exact.MAX_DEPTH and line.count(b"{") + line.count(b"[") > exact.MAX_DEPTH
 
 
 def _deep(value: Any) -> bool:
@@ -136,11 +145,23 @@ class Lines:
         Args:
             refuse: Whether an object with a reserved name ends the job.
         """
+        for one in self._several(refuse=refuse):
+            if isinstance(one, list):
+                yield from one
+            else:
+                yield one
+
+    def _several(self, *, refuse: bool = False) -> Iterator[Record | list[Record] | int]:
+        """The same, with a block's objects all at once where there is nothing to say about any of them."""
         number, done = self.before, self.snapshot.start
         seen: set[str] = set()
         for lines, unfinished in split(self.text.utf8(), self.name, number):
             start = done
-            for line in lines:
+            plain = self._plain(lines, seen)
+            if plain:
+                yield list(zip(range(number + 1, number + 1 + len(lines)), plain, repeat(""), lines, strict=False))
+                number += len(lines)
+            for line in () if plain else lines:
                 number += 1
                 try:
                     value = exact.loads(line)
@@ -153,7 +174,7 @@ class Lines:
                 if type(value) is not dict:
                     yield number, {}, f"JSON, but {_named(value)} instead of an object", line
                     continue
-                if len(line) > 2 * exact.MAX_DEPTH and line.count(b"{") + line.count(b"[") > exact.MAX_DEPTH and _deep(value):
+                if _nested(line) and _deep(value):
                     yield number, {}, f"nested more than {exact.MAX_DEPTH} deep", line
                     continue
                 if not value.keys() <= seen:
@@ -174,6 +195,27 @@ class Lines:
             yield weight
         self.lines = number
 
+    def _plain(self, lines: list[bytes], seen: set[str]) -> list[dict[str, Any]] | None:
+        """The objects of some lines; None where one of these has to be looked at.
+
+        Args:
+            lines: All there is of a block.
+            seen: The keys of those before, to which theirs are added.
+        """
+        values = exact.objects(lines)
+        if values is None:
+            return None
+        keys = set().union(*values)
+        if not self._reserved.isdisjoint(keys) or len(seen | keys) > WIDE:
+            return None
+        longest = max(map(len, lines))
+        if longest > 2 * exact.MAX_DEPTH and any(
+            _nested(line) and _deep(value) for line, value in zip(lines, values, strict=True)
+        ):
+            return None
+        seen |= keys
+        return values
+
     def _text(self, line: bytes, start: int, lines: list[bytes], unfinished: bool) -> None:
         """Refuse a line that is not UTF-8; the last one may end in the middle of a character."""
         try:
@@ -191,7 +233,7 @@ class Lines:
 
     def chunks(self, first: int = 0, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
         """The objects as chunks; `first` is the number of the first row."""
-        return gather(self.records(), self._chunk, first=first, rows=rows, idle=self.snapshot.idle)
+        return gather(self._several(), self._chunk, first=first, rows=rows, idle=self.snapshot.idle)
 
     def _chunk(self, batch: list[Record], first: int) -> Chunk:
         lines, objects, problems, raw = zip(*batch, strict=True)
@@ -230,8 +272,11 @@ class Writer:
 
     def write(self, chunk: Chunk, positions: Sequence[int], members: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows at `positions`, each with its generated members."""
-        lines: list[bytes] = []
         own = chunk.raw if isinstance(chunk.raw, list) else None
+        if own and not chunk.problems:
+            self._put([splice(own[position], generated) for position, generated in zip(positions, members, strict=True)])
+            return
+        lines: list[bytes] = []
         columns, table = ([], []) if own else (chunk.columns, chunk.cells())
         for position, generated in zip(positions, members, strict=True):
             if position in chunk.problems:
@@ -245,8 +290,11 @@ class Writer:
                 cells = zip(columns, table[position], strict=True)
                 line = exact.dumps({key: as_json(cell) for key, cell in cells} | dict(generated))
             lines.append(line)
+        self._put(lines)
+
+    def _put(self, lines: list[bytes]) -> None:
         if lines:
-            self._out.write(b"\n".join(lines) + b"\n")
+            self._out.write(b"\n".join([*lines, b""]))
 
     def finish(self) -> None:
         """Nothing is held back."""
@@ -261,7 +309,10 @@ def splice(line: bytes, members: Mapping[str, Any]) -> bytes:
     """
     if not members:
         return line
+    added = exact.dumps(members if type(members) is dict else dict(members))
+    if line[-1:] == b"}" and line[-2:-1] not in _NO_MEMBER:
+        return b"%b,%b" % (line[:-1], added[1:])
     brace = line.rindex(b"}")
-    head, added = line[:brace], exact.dumps(dict(members))[1:-1]
+    head = line[:brace]
     comma = b"" if head.strip(b" \t\r\n") == b"{" else b","
-    return b"".join((head, comma, added, line[brace:]))
+    return b"".join((head, comma, added[1:-1], line[brace:]))

@@ -155,7 +155,7 @@ Record = tuple[int, Any, str, Any]
 
 
 def gather(
-    records: Iterable[Record | int],
+    records: Iterable[Record | list[Record] | int],
     build: Callable[[list[Record], int], Chunk],
     *,
     first: int,
@@ -165,7 +165,7 @@ def gather(
     """Rows become chunks.
 
     Args:
-        records: Rows, and between them the weight of every block of input that is used up, as an int.
+        records: Rows, one or several at a time, and between them the weight of every block of input that is used up, as an int.
         build: Makes a chunk of rows and the number of the first.
         first: The number of the first row.
         rows: The most rows in a chunk.
@@ -178,6 +178,14 @@ def gather(
             if isinstance(record, int):
                 weight += record
                 if not batch or (weight < CHUNK_WEIGHT and not idle()):
+                    continue
+            elif isinstance(record, list):
+                batch += record
+                while len(batch) > want:
+                    yield build(batch[:want], first)
+                    first += want
+                    batch, want, weight = batch[want:], rows, 0
+                if len(batch) < want:
                     continue
             else:
                 batch.append(record)

@@ -60,15 +60,17 @@ def writer(signed: bool, model: str, parameters: Mapping[str, Any], stream: bool
         body["stream"] = stream
     elif stream:
         body["stream"] = True
-    body["messages"] = None  # its place
-    for name in sorted(parameters):
-        if not (signed and name == "temperature"):
-            body[name] = parameters[name]
+    others = {name: parameters[name] for name in sorted(parameters) if not (signed and name == "temperature")}
+    before, behind = exact.utf8(body), exact.utf8(others)
 
     def write(messages: Sequence[Message]) -> tuple[bytes, str]:
+        said = _said(messages)
+        # Half a surrogate pair anywhere has the whole body written in ASCII.
+        if said is not None and before and behind and (written := exact.utf8(messages)):
+            return b'%b,"messages":%b%b%b' % (before[:-1], written, b"," if others else b"", behind[1:]), said
         content = _last_content(messages)
         try:
-            return exact.dumps(body | {"messages": messages}), content
+            return exact.dumps({**body, "messages": messages, **others}), content
         except (ValueError, RecursionError) as error:
             raise RowError(f"a parameter or message has no JSON form: {error}") from None
 
@@ -80,6 +82,18 @@ def write_request(
 ) -> tuple[bytes, str]:
     """The body of a request, and the content of its last message; raises what `writer` and what that returns do."""
     return writer(signed, model, parameters, stream)(messages)
+
+
+def _said(messages: Sequence[Message]) -> str | None:
+    """The content of the last message, where all are plain dicts with a role and a text; else None."""
+    content = None
+    for message in messages:
+        if type(message) is not dict or type(message.get("role")) is not str:
+            return None
+        content = message.get("content")
+        if type(content) is not str:
+            return None
+    return content
 
 
 def _last_content(messages: Sequence[Message]) -> str:
