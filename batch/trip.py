@@ -278,7 +278,7 @@ class Trip:
         admitted = False
         with self._ending():
             admitted = self._take_off(prompt)
-        return admitted
+        return admitted  # noqa: RET504 (what goes wrong ends there)
 
     def _ask(self, prompt: Prompt) -> None:
         # Above all MemoryError: a thread that just died would keep its permit, and the run would wait for it.
