@@ -54,6 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("scenario", nargs="*", help=f"all by default: {' '.join((*SCENARIOS, *TOLD))}")
     parser.add_argument("--rounds", type=int, default=3, help="how often everybody runs, in turns (3)")
+    parser.add_argument("--peer-rounds", type=int, default=3, help="in how many of the rounds of a race peers run, too (3)")
     parser.add_argument("--quick", action="store_true", help="few rows, one round: whether everything works, no figures")
     parser.add_argument("--only", help=f"contestants, by comma (the floor '{FLOOR}' always runs): {','.join(BY_NAME)}")
     parser.add_argument("--resume-rows", type=int, default=10_000_000, help="finished rows for `resume`; the target is for 10M")
@@ -79,7 +80,7 @@ def main() -> int:
         began = time.monotonic()
         try:
             if name in RACES:
-                records = race(name, work, rounds, options.quick, chosen, said)
+                records = race(name, work, rounds, options.peer_rounds, options.quick, chosen, said)
             elif name in TRIALS:
                 records = trial(name, work, rounds, options.quick, said)
             elif name in SIZES:

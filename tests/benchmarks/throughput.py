@@ -86,8 +86,10 @@ def leg(race: Race, contestant: Contestant, turn: int, count: int, target: Targe
     return told
 
 
-def race(name: str, folder: Path, rounds: int, quick: bool, chosen: Choice, say: Callable[[Record], None]) -> list[Record]:
-    """All rounds of a scenario; who cannot be installed is left out and said."""
+def race(
+    name: str, folder: Path, rounds: int, peer_rounds: int, quick: bool, chosen: Choice, say: Callable[[Record], None]
+) -> list[Record]:
+    """All rounds of a scenario, of which peers run the first `peer_rounds`; who cannot be installed is left out and said."""
     scenario, records = RACES[name], []
     present: list[Contestant] = []
     for contestant in filter(chosen, scenario.contestants):
@@ -101,6 +103,8 @@ def race(name: str, folder: Path, rounds: int, quick: bool, chosen: Choice, say:
     with Target(folder / "target") as target:
         for turn in range(rounds):
             for contestant in _rotated(present, turn):
+                if contestant.kind == "peer" and turn >= peer_rounds:
+                    continue
                 count = QUICK if quick else scenario.peer_count if contestant.kind == "peer" else scenario.count
                 records.append(leg(scenario, contestant, turn, count, target, folder / "trip"))
                 say(records[-1])
