@@ -198,6 +198,8 @@ class Delimited:
             Places(self.name, lines),
             problems=said,
             raw_input={position: texts[position] for position in said},
+            header=self.columns,
+            table=list(table),
         )
 
     def _records(self) -> Iterator[Record | int]:

@@ -42,8 +42,10 @@ class Writer:
 
     def write(self, chunk: Chunk, positions: Sequence[int], members: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows at `positions`, each with what became of it."""
-        columns = chunk.columns
-        ids = chunk.frame["custom_id"].tolist() if "custom_id" in columns else [MISSING] * len(chunk)
+        ids: list[Any] = [MISSING] * len(chunk)
+        if "custom_id" in (columns := chunk.columns):
+            at = columns.index("custom_id")
+            ids = [cells[at] for cells in chunk.cells()]
         lines = []
         for position, one in zip(positions, members, strict=True):
             name = ids[position]

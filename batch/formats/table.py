@@ -80,10 +80,11 @@ class Chunk:
         first: The number of the first row, from 0.
         places: Where each row stands, for messages.
         raw: What gives the rows back untouched: the lines' own bytes without line end (JSONL), the record batch (Parquet), or
-            None (CSV: the frame's cells are enough).
+            None (CSV: the cells are enough).
         problems: Position in the chunk to the reason why this row cannot be read.
         raw_input: Position in the chunk to the unreadable row's own text, without line end.
         objects: JSONL rows as they were read, keys in their own order.
+        header, table: The names of the columns and the rows of a CSV file as they were read, a list a row.
     """
 
     build: Callable[[], pandas.DataFrame]
@@ -93,6 +94,8 @@ class Chunk:
     problems: dict[int, str] = field(default_factory=dict)
     raw_input: dict[int, str] = field(default_factory=dict)
     objects: Sequence[dict[str, Any]] | None = None
+    header: Sequence[str] | None = None
+    table: list[list[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -109,10 +112,12 @@ class Chunk:
     @property
     def columns(self) -> list[str]:
         """The names of the frame's columns."""
-        return list(self.frame.columns)
+        return list(self.frame.columns if self.header is None else self.header)
 
     def cells(self) -> list[list[Any]]:
-        """The frame's values, a list a row."""
+        """The frame's values, a list a row; not to be changed."""
+        if self.table is not None:
+            return self.table
         table: list[list[Any]] = self.frame.to_numpy(dtype=object).tolist()
         return table
 

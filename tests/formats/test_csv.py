@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,17 @@ def test_line_ends_inside_quotes_are_kept_and_lines_are_counted() -> None:
     assert chunk.columns == ["id", "text"]
     assert chunk.frame["text"].tolist() == ["a\r\nb", "c\nd", "e\rf", "g"]
     assert list(chunk.places) == [f"prompts.csv, line {line}" for line in (2, 4, 6, 8)]
+
+
+def test_rows_are_there_before_pandas_is(tmp_path: Path) -> None:
+    (tmp_path / "prompts.csv").write_text("id,text\n007,hello\n")
+    code = (
+        "import sys; from batch import formats; chunks = list(formats.source('prompts.csv').chunks()); "
+        "print([dict(row.values) for chunk in chunks for row in chunk.rows()], 'pandas' in sys.modules); "
+        "print(chunks[0].frame['id'].tolist(), 'pandas' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["[{'id': '007', 'text': 'hello'}] False", "['007'] True"]
 
 
 def test_a_lone_carriage_return_ends_a_line() -> None:
