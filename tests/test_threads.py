@@ -167,6 +167,36 @@ def test_stopping_drops_what_is_queued() -> None:
     assert done == [0]
 
 
+def test_what_was_admitted_is_seen_to_its_end_and_the_rest_is_dropped() -> None:
+    stopping, permits, done = threading.Event(), threading.Semaphore(3), []
+
+    def admit(one: Prompt) -> bool:
+        while not permits.acquire(timeout=0.01):
+            if stopping.is_set():
+                return False
+        return True
+
+    threads: Threads[Prompt] = Threads(lambda one: done.append(one.index), lambda: 8, stopping, admit=admit)
+    for index in range(8):
+        assert threads.put(prompt(index))
+    assert until(lambda: len(done) == 3)
+    stopping.set()
+    assert not threads.put(prompt(8))
+    threads.finish()
+    assert threads.wait(30)
+    assert sorted(done) == [0, 1, 2]
+
+
+def test_a_run_that_is_stopping_before_its_first_prompt_starts_no_threads() -> None:
+    stopping, before = threading.Event(), threading.active_count()
+    stopping.set()
+    threads: Threads[Prompt] = Threads(lambda one: None, lambda: 8, stopping, admit=lambda one: True)
+    assert not any(threads.put(prompt(index)) for index in range(100))
+    assert threading.active_count() == before
+    threads.finish()
+    assert threads.wait(1)
+
+
 def test_where_the_machine_gives_no_more_threads_those_there_are_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[int] = []
     threads: Threads[Prompt] = Threads(lambda one: done.append(one.index), lambda: 8, threading.Event())

@@ -71,7 +71,7 @@ class Threads(Generic[T]):
 
     def put(self, prompt: T) -> bool:
         """Queue a prompt, waiting while the queue is full; False once the run is stopping."""
-        if not self._threads:
+        if not self._threads and not self._stopping.is_set():
             threading.Thread(target=self._hire_on, name="hire", daemon=True).start()
             if self._admit:
                 threading.Thread(target=self._let_in, args=(self._admit,), name="admit", daemon=True).start()
