@@ -86,7 +86,7 @@ class Head(http.client.HTTPResponse):
 class Plain:
     """The body of a response whose length is known and whose bytes are the answer's own.
 
-    That is nearly every answer, and urllib3's own response, which can also decode and join chunks, costs four times as much.
+    That is nearly every answer, and urllib3's own response, which can also decode and join chunks, costs more than it needs.
     What is used of that one is here under the same names.
 
     Args:
