@@ -6,13 +6,16 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
+from typing import NoReturn
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
 from .answers import Schema, Unfit
+from .client.underway import Underway
 from .clock import SYSTEM, Clock
 from .errors import BatchError, CallError, Denied, Transient
 from .pace import Pace, Stopped, Turn
@@ -73,24 +76,40 @@ class Asking:
             Denied: The server refuses this client, not this row.
             BatchError: The run is to end: it was stopped, or the server was away for too long.
         """
-        one = Asked(self, prompt)
+        return self.go_on(Asked(self, prompt))
 
-        def attempt() -> Answer | Failure | None:
-            turn = one.begin()
-            try:
-                reply = self.call(one.prompt, idempotency_key=one.idempotency_key)
-            except CallError as error:
-                one.failed(turn, error)
-                raise
-            except BaseException:
-                turn.cancel()
-                raise
-            return one.answered(turn, reply)
+    def go_on(self, one: Asked) -> Outcome:
+        """See a prompt to its end, from wherever it is.
 
-        try:
-            while (end := self._retrying(one, attempt)) is None:
+        Raises:
+            Denied, BatchError: As by `__call__`.
+        """
+
+        def until_it_ends() -> Answer | Failure:
+            while (end := self._retrying(one)) is None:
                 pass
-            return one.outcome(end)
+            return end
+
+        return self._outcome(one, until_it_ends)
+
+    def take(self, one: Asked) -> Outcome | None:
+        """Take the answer of the attempt that is under way; None where that is not the prompt's end, for `go_on` to wait.
+
+        Raises:
+            Denied, BatchError: As by `__call__`.
+        """
+        try:
+            end = self._attempt(one)
+        except Transient as error:
+            one.transient = error
+            return None
+        except Exception as error:
+            return self._outcome(one, partial(_raise, error))
+        return None if end is None else one.outcome(end)
+
+    def _outcome(self, one: Asked, work: Callable[[], Answer | Failure]) -> Outcome:
+        try:
+            return one.outcome(work())
         except Denied:
             raise
         except CallError as error:
@@ -100,23 +119,43 @@ class Asking:
         except Exception as error:
             return one.outcome(Failure("internal", f"a bug: {type(error).__name__}: {error}"[:500]))
 
-    def _retrying(self, one: Asked, attempt: Callable[[], Answer | Failure | None]) -> Answer | Failure | None:
-        """Attempts until one ends other than `Transient`; tenacity sees only prompts that need it, for it costs time."""
-        failures: list[Transient] = []
+    def _attempt(self, one: Asked) -> Answer | Failure | None:
+        """One attempt, or the rest of the one that is under way."""
+        turn, under = one.turn or one.begin(), one.under
+        one.turn = one.under = None
+        call = partial(self.call, under=under) if under else self.call
         try:
-            return attempt()
-        except Transient as error:
-            failures.append(error)
+            reply = call(one.prompt, idempotency_key=one.idempotency_key)
+        except CallError as error:
+            one.failed(turn, error)
+            raise
+        except BaseException:
+            turn.cancel()
+            raise
+        return one.answered(turn, reply)
+
+    def _retrying(self, one: Asked) -> Answer | Failure | None:
+        """Attempts until one ends other than `Transient`; tenacity sees only prompts that need it, for it costs time."""
+        if not one.transient:
+            try:
+                return self._attempt(one)
+            except Transient as error:
+                one.transient = error
 
         def failed_once() -> Answer | Failure | None:
-            if failures:
-                raise failures.pop()
-            return attempt()
+            if error := one.transient:
+                one.transient = None
+                raise error
+            return self._attempt(one)
 
         retrying = Retrying(
             retry=retry_if_exception_type(Transient), stop=one.used_up, wait=one.backoff, sleep=self.sleep, reraise=True
         )
         return retrying(failed_once)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 class Asked:
@@ -125,11 +164,17 @@ class Asked:
     Attributes:
         prompt: What is sent next: the row's own request, or the one that asks again for an answer that fits.
         attempts: The requests that were sent.
+        turn: Taken for the next attempt, or None.
+        under: The next attempt, where it was begun: see `Client.start`.
+        transient: How the last attempt ended, where nothing followed from that yet.
     """
 
     def __init__(self, asking: Asking, prompt: Prompt) -> None:
         self.prompt = prompt
         self.attempts: list[Attempt] = []
+        self.turn: Turn | None = None
+        self.under: Underway | None = None
+        self.transient: Transient | None = None
         self._asking = asking
         self._started = 0.0
         self._repairs = 0
@@ -152,10 +197,20 @@ class Asked:
         if self._asking.stopping.is_set():
             raise Stopped("the run is being stopped")
         turn = self._asking.pace.turn(self.prompt.tokens)
-        if not self._started:
-            self._started = self._asking.clock.time()
-            self._asking.sending(self.prompt)
+        try:
+            if not self._started:
+                self._asking.sending(self.prompt)
+                self._started = self._asking.clock.time()
+        except BaseException:
+            turn.cancel()
+            raise
         return turn
+
+    def give_back(self) -> None:
+        """What `turn` stands for was not made use of."""
+        if self.turn:
+            self.turn.cancel()
+            self.turn = None
 
     def answered(self, turn: Turn, reply: Reply) -> Answer | Failure | None:
         """The attempt brought an answer; None where it does not fit, and `prompt` now asks for one that does."""

@@ -310,6 +310,11 @@ class Stamps:
                 self.waited += ahead / 1000
         return Stamp(str(t), self._day(t))
 
+    def ready(self, content: str) -> bool:
+        """Whether `next` has a stamp for this content without waiting."""
+        last = self._issued.get(hash(content))
+        return last is None or last + 2 - AHEAD <= int(self._clock.time() * 1000) + self.skew_ms
+
     def _sweep(self, now: int) -> None:
         """Forget what lies more than a second back, and what a clock since set back has left in the future."""
         self._issued = {name: t for name, t in self._issued.items() if now - 1000 <= t < now + _STALE}

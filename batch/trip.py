@@ -258,7 +258,16 @@ class Trip:
     def _engine(self) -> Engine:
         job = self.job
         if job.engine == "threads":
-            return Threads(self._ask, lambda: self.pace.width, self.stop.event, admit=self._admitted)
+            threads = Threads(
+                self.asking,
+                self.connection.client.start,
+                self._admitted,
+                self._see_home,
+                self.stop.event,
+                width=lambda: self.pace.width,
+            )
+            self.stack.callback(threads.close)
+            return threads
         processes = job.processes if isinstance(job.processes, int) else os.cpu_count() or 1
         most = job.concurrency if isinstance(job.concurrency, int) else MOST
         engine = Processes(
@@ -280,14 +289,18 @@ class Trip:
             admitted = self._take_off(prompt)
         return admitted  # noqa: RET504 (what goes wrong ends there)
 
-    def _ask(self, prompt: Prompt) -> None:
+    def _see_home(self, prompt: Prompt, work: Callable[[], Outcome | None]) -> bool:
+        """Do what may bring a prompt to its end; False where it has not."""
         # Above all MemoryError: a thread that just died would keep its permit, and the run would wait for it.
         with self._ending():
             try:
-                end: Outcome | BatchError = self.asking(prompt)
+                end: Outcome | BatchError | None = work()
             except BatchError as error:
                 end = error
+            if end is None:
+                return False
             self._come_home(prompt, end)
+        return True
 
     def _take_off(self, prompt: Prompt) -> bool:
         """Take the permit that a row holds from now until its outcome is durable, or dropped."""

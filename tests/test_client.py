@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import selectors
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from batch.client import Client, transport
+from batch.clock import SystemClock
 from batch.errors import (
     BadBody,
     CallError,
@@ -32,7 +34,7 @@ from batch.errors import (
     TooLarge,
     Unreachable,
 )
-from batch.records import Prompt
+from batch.records import Prompt, Reply
 from batch.signature import Credentials
 from batch.wires import WIRES
 from tests.hostile import KEY, SECRET, TLS, Hostile, Tunnel, refused, response, sends
@@ -53,6 +55,26 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+def call(asked: Client, one: Prompt) -> Reply:
+    """One attempt, waited for by whoever sends it."""
+    return asked.call(one)
+
+
+def by_readiness(asked: Client, one: Prompt) -> Reply:
+    """One attempt, sent and awaited as the loop does it."""
+    under = asked.start(one) or asked.start(one, wait=True)
+    assert under
+    if not under.stuck:
+        with selectors.DefaultSelector() as selector:
+            selector.register(under.fileno(), selectors.EVENT_READ)
+            while not under.come():
+                assert selector.select(60)
+    return asked.call(one, under=under)
+
+
+Ask = Callable[[Client, Prompt], Reply]
+
+every_way = pytest.mark.parametrize("ask", [call, by_readiness])
 both = pytest.mark.parametrize("kept", [False, True], ids=["first", "later"])
 """Whether the request that fails is the first one of its connection: later ones go past requests and urllib3."""
 
@@ -66,14 +88,14 @@ def client(url: str, protocol: str = "ails", **options: Any) -> Client:
     return Client(url, protocol, Credentials(KEY, SECRET), **{"connections": 4, "timeout": 60.0} | options)
 
 
-def failure(server: Hostile, behaviour: str, kept: bool = False, **options: Any) -> CallError:
+def failure(server: Hostile, behaviour: str, kept: bool = False, ask: Ask = call, **options: Any) -> CallError:
     """What becomes of a request that meets a behaviour, the first of its connection or not."""
     asked = client(server.url(behaviour, kept), **options)
     if kept:
-        assert asked.call(prompt()).answer.text == "four"
+        assert ask(asked, prompt()).answer.text == "four"
     before = server.connections
     with pytest.raises(CallError) as caught:
-        asked.call(prompt())
+        ask(asked, prompt())
     assert server.connections == before + (not kept)
     error = caught.value
     told = "".join(traceback.format_exception(error))
@@ -100,8 +122,9 @@ def test_a_short_secret_is_hidden_where_it_is_a_word_and_a_long_one_everywhere(s
     assert f"{words} and***" in str(caught.value)
 
 
-def test_an_answer_arrives_with_its_time_and_usage(server: Hostile) -> None:
-    reply = client(server.url("good")).call(prompt())
+@every_way
+def test_an_answer_arrives_with_its_time_and_usage(server: Hostile, ask: Ask) -> None:
+    reply = ask(client(server.url("good")), prompt())
     assert (reply.answer.text, reply.answer.model, reply.answer.finish_reason) == ("four", "m", "stop")
     assert (reply.answer.prompt_tokens, reply.answer.completion_tokens, reply.answer.status) == (3, 1, 200)
     assert reply.seconds > 0
@@ -110,10 +133,11 @@ def test_an_answer_arrives_with_its_time_and_usage(server: Hostile) -> None:
 @pytest.mark.parametrize(
     "behaviour", ["pretty", "in_chunks", "gzip", "cookie", "parts", "closes_by_head", "surrogate", "filtered"]
 )
-def test_unusual_answers_are_answers(server: Hostile, behaviour: str) -> None:
+@every_way
+def test_unusual_answers_are_answers(server: Hostile, behaviour: str, ask: Ask) -> None:
     asked = client(server.url(behaviour))
     for _ in range(3):
-        answer = asked.call(prompt()).answer
+        answer = ask(asked, prompt()).answer
         assert answer.text == {"surrogate": "half \ud83d", "filtered": ""}.get(behaviour, "four")
         assert b"\n" not in answer.body and b"\r" not in answer.body
     assert not any("cookie" in received.headers for received in server.seen)
@@ -165,16 +189,17 @@ def test_unusual_answers_are_answers(server: Hostile, behaviour: str) -> None:
     ],
 )
 @both
+@every_way
 def test_a_hostile_answer_ends_as_the_error_it_is(
-    server: Hostile, behaviour: str, kind: type[CallError], status: int | None, kept: bool
+    server: Hostile, behaviour: str, kind: type[CallError], status: int | None, kept: bool, ask: Ask
 ) -> None:
     if kept and behaviour in ("close", "resets"):
         # A kept connection that was lost is no fault of the row's: the request goes out once more, on a new one.
         asked = client(server.url(behaviour, kept))
-        assert [asked.call(prompt()).answer.text for _ in range(2)] == ["four"] * 2
+        assert [ask(asked, prompt()).answer.text for _ in range(2)] == ["four"] * 2
         return
     before = server.requests[behaviour]
-    error = failure(server, behaviour, kept)
+    error = failure(server, behaviour, kept, ask)
     assert (type(error), error.status) == (kind, status), str(error)
     assert server.requests[behaviour] == before + 1
     assert not isinstance(error, Denied) or not error.at_once
@@ -190,8 +215,11 @@ def test_a_hostile_answer_ends_as_the_error_it_is(
     ],
 )
 @both
-def test_a_status_decides_and_the_server_has_the_word(server: Hostile, status: int, kind: type[CallError], kept: bool) -> None:
-    error = failure(server, f"status_{status}", kept)
+@every_way
+def test_a_status_decides_and_the_server_has_the_word(
+    server: Hostile, status: int, kind: type[CallError], kept: bool, ask: Ask
+) -> None:
+    error = failure(server, f"status_{status}", kept, ask)
     assert (type(error), error.status) == (kind, status)
     assert f"words of {status}" in str(error)
     assert error.hints is not None
@@ -222,9 +250,10 @@ def test_server_text_cannot_steer_a_terminal(server: Hostile) -> None:
 
 @pytest.mark.parametrize("behaviour", ["silent", "stalls", "slow_head", "slow_body", "slow_chunks", "slow_continue"])
 @both
-def test_the_whole_attempt_has_a_deadline(server: Hostile, behaviour: str, kept: bool) -> None:
+@every_way
+def test_the_whole_attempt_has_a_deadline(server: Hostile, behaviour: str, kept: bool, ask: Ask) -> None:
     started = time.monotonic()
-    error = failure(server, behaviour, kept, timeout=0.4)
+    error = failure(server, behaviour, kept, ask, timeout=0.4)
     assert type(error) is TimedOut
     assert time.monotonic() - started < 10
 
@@ -271,34 +300,64 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert resource.RUSAGE_SELF == 0
 
 
-def test_a_connection_lost_while_idle_costs_nothing(server: Hostile) -> None:
+@every_way
+def test_a_connection_lost_while_idle_costs_nothing(server: Hostile, ask: Ask) -> None:
     asked = client(server.url("idle_drop"))
     before = server.requests["idle_drop"]
-    assert [asked.call(prompt()).answer.text for _ in range(4)] == ["four"] * 4
+    assert [ask(asked, prompt()).answer.text for _ in range(4)] == ["four"] * 4
     first, *rest = [received for received in server.seen if received.behaviour == "idle_drop"][before:]
     assert first.number == 1 and [received.number for received in rest] == [2, 1] * 3
     stamps = [received.json["t"] for received in (first, *rest)]
     assert len(set(stamps)) == len(stamps)
 
 
-def test_the_free_retry_happens_once(server: Hostile) -> None:
-    asked = client(server.url("drops_after_first"))
+@every_way
+def test_the_free_retry_happens_once(ask: Ask) -> None:
+    with Hostile() as server:
+        asked = client(server.url("drops_after_first"))
+        ask(asked, prompt())
+        with pytest.raises(Dropped):
+            ask(asked, prompt())
+        assert server.requests["drops_after_first"] == 3
+
+
+def test_a_request_larger_than_what_the_network_takes_at_once_is_sent_to_its_end(server: Hostile) -> None:
+    asked = client(server.url("good"))
     asked.call(prompt())
-    with pytest.raises(Dropped):
-        asked.call(prompt())
-    assert server.requests["drops_after_first"] == 3
+    large = prompt("x" * 30_000_000)
+    under = asked.start(large)
+    assert under and under.stuck
+    assert asked.call(large, under=under).answer.text == "four"
+    assert len(server.seen[-1].body) > 30_000_000
 
 
-def test_a_refused_connection_is_unreachable() -> None:
+def test_nothing_is_sent_without_waiting_where_a_connection_or_a_stamp_would_have_to_be_waited_for(server: Hostile) -> None:
+    class Still(SystemClock):
+        def time(self) -> float:
+            return 1_800_000_000.0
+
+    asked = client(server.url("good"), clock=Still())
+    assert asked.start(prompt()) is None
+    asked.call(prompt())
+    while asked.stamps.ready(CONTENT):
+        asked.stamps.next(CONTENT)
+    before = server.requests["good"]
+    assert asked.start(prompt()) is None
+    assert server.requests["good"] == before
+
+
+@every_way
+def test_a_refused_connection_is_unreachable(ask: Ask) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(Unreachable, match="refused"):
-        client(url).call(prompt())
+        ask(client(url), prompt())
 
 
-def test_a_name_that_does_not_resolve_is_unreachable() -> None:
+@every_way
+def test_a_name_that_does_not_resolve_is_unreachable(ask: Ask) -> None:
     with pytest.raises(Unreachable, match="does not resolve"):
-        client("https://no-such-host.invalid").call(prompt())
+        ask(client("https://no-such-host.invalid"), prompt())
 
 
 def test_forty_equal_prompts_at_once_all_verify(server: Hostile) -> None:
@@ -319,20 +378,22 @@ def test_forty_equal_prompts_at_once_all_verify(server: Hostile) -> None:
 @pytest.mark.parametrize(
     "content", ["", "naïve 😀", "two\r\nlines\t", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]]
 )
-def test_any_content_verifies(server: Hostile, content: Any) -> None:
-    assert client(server.url("signed")).call(prompt(content)).answer.text == "four"
+@every_way
+def test_any_content_verifies(server: Hostile, content: Any, ask: Ask) -> None:
+    assert ask(client(server.url("signed")), prompt(content)).answer.text == "four"
 
 
-def test_a_wrong_clock_is_corrected_once_and_for_free() -> None:
+@every_way
+def test_a_wrong_clock_is_corrected_once_and_for_free(ask: Ask) -> None:
     with Hostile(offset=3600) as server:
         asked = client(server.url("signed"))
-        assert asked.call(prompt()).answer.text == "four"
-        assert asked.call(prompt("another")).answer.text == "four"
+        assert ask(asked, prompt()).answer.text == "four"
+        assert ask(asked, prompt("another")).answer.text == "four"
         assert server.requests["signed"] == 3
         assert abs(asked.stamps.skew_ms - 3_600_000) < 60_000
         server.offset = -7200
         with pytest.raises(Skewed, match="clock"):
-            asked.call(prompt())
+            ask(asked, prompt())
         assert server.requests["signed"] == 4
 
 
@@ -349,12 +410,13 @@ def test_many_threads_share_one_correction_of_the_clock() -> None:
             assert list(pool.map(ask, range(8))) == ["four"] * 8
 
 
-def test_a_replayed_stamp_is_signed_anew_once(server: Hostile) -> None:
-    assert client(server.url("replayed_once")).call(prompt()).answer.text == "four"
-    first, second = (received for received in server.seen if received.behaviour == "replayed_once")
+@every_way
+def test_a_replayed_stamp_is_signed_anew_once(server: Hostile, ask: Ask) -> None:
+    assert ask(client(server.url("replayed_once")), prompt()).answer.text == "four"
+    first, second = [received for received in server.seen if received.behaviour == "replayed_once"][-2:]
     assert first.json["t"] != second.json["t"] and first.headers["client-id"] != second.headers["client-id"]
     before = server.requests["status_409"]
-    assert type(failure(server, "status_409")) is ServerFault
+    assert type(failure(server, "status_409", ask=ask)) is ServerFault
     assert server.requests["status_409"] == before + 2
 
 
@@ -403,39 +465,42 @@ def test_a_user_in_the_url_goes_nowhere_and_a_query_stays(server: Hostile) -> No
     assert received.headers["authorization"] == f"Bearer {KEY}" and received.headers["host"] == f"127.0.0.1:{server.port}"
 
 
-def test_a_proxy_of_the_environment_is_resolved_once(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_way
+def test_a_proxy_of_the_environment_is_resolved_once(server: Hostile, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
     # Seen from a client, a forward proxy is a server that gets whole URLs.
     monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{server.port}")
     asked = client("http://proxied.invalid/signed", allow_http=True)
     monkeypatch.delenv("http_proxy")
-    assert asked.call(prompt()).answer.text == "four"
+    assert ask(asked, prompt()).answer.text == "four"
     assert server.seen[-1].headers["proxy-authorization"].startswith("Basic ")
     monkeypatch.setenv("http_proxy", "http://user:word@127.0.0.1:1")
     with pytest.raises(Unreachable, match="proxy") as caught:
-        client("http://proxied.invalid/signed", allow_http=True).call(prompt())
+        ask(client("http://proxied.invalid/signed", allow_http=True), prompt())
     assert "word" not in str(caught.value)
 
 
-def test_tls_goes_through_a_proxys_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+@every_way
+def test_tls_goes_through_a_proxys_tunnel(monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS / "authority.pem"))
     with Hostile(tls="good") as server, Tunnel(server.port) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         asked = client("https://proxied.invalid/signed")
-        assert [asked.call(prompt()).answer.text for _ in range(2)] == ["four"] * 2
+        assert [ask(asked, prompt()).answer.text for _ in range(2)] == ["four"] * 2
         assert len(proxy.heads) == 1 and proxy.heads[0].startswith("CONNECT proxied.invalid:443 ")
         assert KEY not in proxy.heads[0] and "proxy-authorization: basic" in proxy.heads[0].lower()
         asked = client("https://proxied.invalid/idle_drop")
-        assert [asked.call(prompt()).answer.text for _ in range(3)] == ["four"] * 3
+        assert [ask(asked, prompt()).answer.text for _ in range(3)] == ["four"] * 3
         assert all(head.startswith("CONNECT proxied.invalid:443 ") for head in proxy.heads)
         with pytest.raises(TimedOut):
-            client("https://proxied.invalid/slow_head", timeout=2).call(prompt())
+            ask(client("https://proxied.invalid/slow_head", timeout=2), prompt())
 
 
-def test_a_proxy_that_wants_a_password_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@every_way
+def test_a_proxy_that_wants_a_password_ends_the_run(monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
     with Tunnel(0, status=407) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         with pytest.raises(Denied, match="proxy") as caught:
-            client("https://proxied.invalid").call(prompt())
+            ask(client("https://proxied.invalid"), prompt())
     assert "word" not in str(caught.value).replace("password", "")
 
 
@@ -463,27 +528,29 @@ def test_a_missing_certificate_bundle_is_refused(monkeypatch: pytest.MonkeyPatch
         client("https://example.com")
 
 
-def test_plain_http_on_a_tls_port_ends_at_once(server: Hostile) -> None:
+@every_way
+def test_plain_http_on_a_tls_port_ends_at_once(server: Hostile, ask: Ask) -> None:
     with pytest.raises(Denied, match="plain HTTP") as caught:
-        client(server.url("garbage").replace("http:", "https:")).call(prompt())
+        ask(client(server.url("garbage").replace("http:", "https:")), prompt())
     assert caught.value.at_once
 
 
-def test_a_server_with_a_known_certificate_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+@every_way
+def test_a_server_with_a_known_certificate_is_trusted(monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS / "authority.pem"))
     with Hostile(tls="good") as server:
         asked = client(server.url("signed"))
-        assert [asked.call(prompt()).answer.text for _ in range(3)] == ["four"] * 3
+        assert [ask(asked, prompt()).answer.text for _ in range(3)] == ["four"] * 3
         assert server.connections == 1
         for behaviour, kind in (("half", Dropped), ("half_without_length", BadBody), ("resets", Dropped), ("idle_drop", None)):
             asked = client(server.url(behaviour))
             if kind is None:
-                assert [asked.call(prompt()).answer.text for _ in range(3)] == ["four"] * 3
+                assert [ask(asked, prompt()).answer.text for _ in range(3)] == ["four"] * 3
                 continue
             with pytest.raises(kind):
-                asked.call(prompt())
+                ask(asked, prompt())
         with pytest.raises(TimedOut):
-            client(server.url("slow_body"), timeout=2).call(prompt())
+            ask(client(server.url("slow_body"), timeout=2), prompt())
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,25 @@
-"""Prompts worked on by threads of this process."""
+"""Prompts sent by this process, and the threads that wait so that its loop need not."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import pytest
 
+from batch.asking import Asking
+from batch.client import Client
 from batch.clock import SystemClock
-from batch.engines.threads import FEW, QUEUED, Threads
-from batch.records import Prompt
+from batch.engines.pool import FEW, Pool
+from batch.engines.threads import QUEUED, Threads
+from batch.pace import Pace
+from batch.records import Answer, Failure, Outcome, Prompt
+from batch.signature import Credentials
+from batch.wires import WIRES
+
+from .hostile import KEY, SECRET, Hostile
 
 
 def until(true: Callable[[], bool]) -> bool:
@@ -22,58 +31,195 @@ def until(true: Callable[[], bool]) -> bool:
 
 
 def prompt(index: int) -> Prompt:
-    return Prompt(index, index.to_bytes(16, "big"), 0, b"{}", "")
+    body, signed = WIRES["ails"].request("m", [{"role": "user", "content": f"what is {index}?"}], {})
+    return Prompt(index, index.to_bytes(16, "big"), 0, body, signed)
 
 
-def test_every_prompt_is_worked_on_once() -> None:
-    done: list[int] = []
-    threads: Threads[Prompt] = Threads(lambda one: done.append(one.index), lambda: 8, threading.Event())
+@dataclass
+class Run:
+    """An engine, the permits of its prompts, and what came home."""
+
+    server: Hostile
+    behaviour: str = "good"
+    width: int = 8
+    permits: int = 1_000_000
+    stopping: threading.Event = field(default_factory=threading.Event)
+    home: dict[int, Outcome | Exception] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.client = Client(self.server.url(self.behaviour), "ails", Credentials(KEY, SECRET), connections=self.width)
+        asking = Asking(self.client.call, Pace(), stopping=self.stopping)
+        self.left = threading.Semaphore(self.permits)
+        self.engine = Threads(asking, self.client.start, self.take_off, self.see_home, self.stopping, width=lambda: self.width)
+
+    def take_off(self, one: Prompt) -> bool:
+        while not self.left.acquire(timeout=0.01):
+            if self.stopping.is_set():
+                return False
+        return True
+
+    def see_home(self, one: Prompt, work: Callable[[], Outcome | None]) -> bool:
+        try:
+            end: Outcome | Exception | None = work()
+        except Exception as error:
+            end = error
+        if end is None:
+            return False
+        assert one.index not in self.home
+        self.home[one.index] = end
+        return True
+
+    def close(self) -> None:
+        self.engine.close()
+        self.client.close()
+
+
+Open = Callable[..., Run]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    runs: list[Run] = []
+    with Hostile() as server:
+
+        def new(*arguments: str, **options: int) -> Run:
+            runs.append(Run(server, *arguments, **options))  # type: ignore[arg-type]
+            return runs[-1]
+
+        yield new
+        for run in runs:
+            run.close()
+
+
+def test_every_prompt_is_answered_once_over_no_more_connections_than_are_in_flight(opened: Open) -> None:
+    run = opened("signed")
+
+    def see_home(one: Prompt, work: Callable[[], Outcome | None]) -> bool:
+        came = run.see_home(one, work)
+        if came:
+            run.left.release()
+        return came
+
+    run.left, run.engine._see_home = threading.Semaphore(8), see_home
     for index in range(1000):
-        assert threads.put(prompt(index))
-    threads.finish()
-    assert threads.wait(30)
-    assert sorted(done) == list(range(1000))
+        assert run.engine.put(prompt(index))
+    run.engine.finish()
+    assert run.engine.wait(60)
+    assert sorted(run.home) == list(range(1000))
+    assert all(isinstance(end, Outcome) and isinstance(end.result, Answer) for end in run.home.values())
+    assert run.server.requests["signed"] == 1000
+    assert run.server.connections <= 8
 
 
-def test_no_more_of_the_input_is_taken_than_the_queue_holds() -> None:
-    gate, taken = threading.Event(), []
+def test_what_is_refused_comes_home_as_well(opened: Open) -> None:
+    run = opened("status_422")
+    for index in range(20):
+        run.engine.put(prompt(index))
+    run.engine.finish()
+    assert run.engine.wait(60)
+    assert run.server.requests["status_422"] == 20
+    assert [end.result.kind for end in run.home.values() if isinstance(end, Outcome) and isinstance(end.result, Failure)] == [
+        "refused"
+    ] * 20
 
-    def work(one: Prompt) -> None:
-        gate.wait(30)
 
-    threads = Threads(work, lambda: 4, threading.Event())
+def test_no_more_of_the_input_is_taken_than_the_queue_holds(opened: Open) -> None:
+    run, taken = opened(width=4, permits=0), []
 
     def feed() -> None:
         for index in range(100):
-            threads.put(prompt(index))
+            run.engine.put(prompt(index))
             taken.append(index)
 
     feeder = threading.Thread(target=feed)
     feeder.start()
     feeder.join(1.2)
     assert feeder.is_alive()
-    assert len(taken) <= 4 + QUEUED * 4 + 1
-    gate.set()
+    assert len(taken) <= QUEUED * 4 + 1
+    run.left.release(100)
     feeder.join(30)
-    threads.finish()
-    assert threads.wait(30)
+    run.engine.finish()
+    assert run.engine.wait(30)
+    assert len(run.home) == 100
 
 
-def test_never_more_threads_than_the_window_is_wide() -> None:
-    width, names = 2, set()
-    threads: Threads[Prompt] = Threads(lambda one: names.add(threading.current_thread().name), lambda: width, threading.Event())
-    for index in range(200):
-        threads.put(prompt(index))
+def test_what_was_admitted_is_seen_to_its_end_and_the_rest_is_dropped(opened: Open) -> None:
+    run = opened(permits=3)
+    for index in range(8):
+        assert run.engine.put(prompt(index))
+    assert until(lambda: len(run.home) == 3)
+    run.stopping.set()
+    assert not run.engine.put(prompt(8))
+    run.engine.finish()
+    assert run.engine.wait(30)
+    assert sorted(run.home) == [0, 1, 2]
+
+
+def test_a_run_that_is_stopping_before_its_first_prompt_starts_no_threads(opened: Open) -> None:
+    run, before = opened(), threading.active_count()
+    run.stopping.set()
+    assert not any(run.engine.put(prompt(index)) for index in range(100))
+    assert threading.active_count() == before
+    run.engine.finish()
+    assert run.engine.wait(1)
+
+
+def test_its_threads_end_with_it(opened: Open) -> None:
+    before = set(threading.enumerate())
+    run = opened()
+    for index in range(50):
+        run.engine.put(prompt(index))
+    run.engine.finish()
+    assert run.engine.wait(30)
+    run.engine.close()
+    # But for the watch over deadlines, which serves a whole process, and the server's own.
+    names = ("loop", "let in", "hire", "ask-")
+    assert until(lambda: not [one for one in set(threading.enumerate()) - before if one.name.startswith(names)])
+
+
+def test_a_bug_costs_its_row_alone(opened: Open) -> None:
+    run = opened()
+    start = run.client.start
+    run.engine._start = lambda one, **how: start(one, **how) if one.index != 3 else 1 / 0  # type: ignore[assignment]
+    for index in range(20):
+        run.engine.put(prompt(index))
+    run.engine.finish()
+    assert run.engine.wait(30)
+    assert isinstance(run.home.pop(3), ZeroDivisionError)
+    assert len(run.home) == 19
+
+
+def test_the_pool_works_on_each_item_once() -> None:
+    done: list[int] = []
+    pool: Pool[int] = Pool(done.append, lambda: 8)
+    for number in range(1000):
+        pool.put(number)
+    pool.close()
+    assert until(lambda: len(done) == 1000)
+    assert sorted(done) == list(range(1000))
+
+
+def test_the_pool_never_has_more_threads_than_it_may() -> None:
+    width, names, done = 2, set(), []
+
+    def work(number: int) -> None:
+        names.add(threading.current_thread().name)
+        done.append(number)
+
+    pool: Pool[int] = Pool(work, lambda: width)
+    for number in range(200):
+        pool.put(number)
+    assert until(lambda: len(done) == 200)
     assert len(names) <= 2
     width = 5
-    for index in range(200):
-        threads.put(prompt(index))
-    threads.finish()
-    assert threads.wait(30)
+    for number in range(200):
+        pool.put(number)
+    pool.close()
+    assert until(lambda: len(done) == 400)
     assert len(names) <= 5
 
 
-def test_more_threads_are_started_only_while_the_processor_has_time_for_them() -> None:
+def test_the_pool_grows_only_while_the_processor_has_time_for_more() -> None:
     now, used, gate = 100.0, 0.0, threading.Semaphore(0)
     names: set[str] = set()
     done: list[int] = []
@@ -82,133 +228,67 @@ def test_more_threads_are_started_only_while_the_processor_has_time_for_them() -
         def monotonic(self) -> float:
             return now
 
-    def work(one: Prompt) -> None:
+    def work(number: int) -> None:
         names.add(threading.current_thread().name)
         gate.acquire()
-        done.append(one.index)
+        done.append(number)
 
-    def put_after(ended: int, index: int) -> None:
+    def end(ended: int) -> None:
         gate.release(ended - len(done))
         assert until(lambda: len(done) == ended and len(names) >= FEW)
-        assert threads.put(prompt(index))
 
-    threads = Threads(work, lambda: 64, threading.Event(), clock=Stepped(), cpu=lambda: used)
-    for index in range(40):
-        assert threads.put(prompt(index))
+    pool: Pool[int] = Pool(work, lambda: 64, clock=Stepped(), cpu=lambda: used)
+    for number in range(43):
+        pool.put(number)
+    end(5)
     now, used = now + 1, used + 1
-    put_after(5, 40)
+    end(10)
     now, used = now + 1, used + 1
-    put_after(10, 41)
+    end(15)
+    time.sleep(0.2)
     assert len(names) == FEW
     now += 1
-    put_after(15, 42)
     assert until(lambda: len(names) == 2 * FEW)
     gate.release(64)
-    threads.finish()
-    assert threads.wait(30)
-    assert sorted(done) == list(range(43))
+    pool.close()
+    assert until(lambda: len(done) == 43)
 
 
-def test_there_are_as_many_threads_as_the_window_is_wide_while_the_server_takes_its_time() -> None:
-    all_there = threading.Barrier(65)
-
-    def work(one: Prompt) -> None:
-        all_there.wait(30)
-
-    threads = Threads(work, lambda: 64, threading.Event())
-    for index in range(64):
-        assert threads.put(prompt(index))
-    feeder = threading.Thread(target=lambda: [threads.put(prompt(index)) for index in range(64, 64 * 4)])
-    feeder.start()
-    for _ in range(4):
-        all_there.wait(30)
-    feeder.join(30)
-    threads.finish()
-    assert threads.wait(30)
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_threads_are_started_for_what_waits_also_when_nothing_new_comes(*, finished: bool) -> None:
-    together = threading.Barrier(50)
+def test_the_pool_is_as_large_as_it_may_be_while_all_of_it_waits() -> None:
+    all_there = threading.Barrier(51)
     done: list[int] = []
 
     def work(number: int) -> None:
-        together.wait(60)
+        all_there.wait(60)
         done.append(number)
 
-    threads = Threads(work, lambda: 50, threading.Event(), cpu=lambda: 0.0)
-    for number in range(100):  # as many as the queue takes at once
-        threads.put(number)
-    if finished:
-        threads.finish()
+    pool: Pool[int] = Pool(work, lambda: 50, cpu=lambda: 0.0)
+    for number in range(100):
+        pool.put(number)
+    for _ in range(2):
+        all_there.wait(60)
+    pool.close()
     assert until(lambda: len(done) == 100)
-    if not finished:
-        threads.finish()
-    assert threads.wait(30)
 
 
-def test_stopping_drops_what_is_queued() -> None:
-    stopping, started, gate, done = threading.Event(), threading.Event(), threading.Event(), []
-
-    def work(one: Prompt) -> None:
-        started.set()
-        gate.wait(30)
-        done.append(one.index)
-
-    threads = Threads(work, lambda: 1, stopping)
-    threads.put(prompt(0))
-    threads.put(prompt(1))
-    assert started.wait(30)
-    stopping.set()
-    assert not threads.put(prompt(2))
-    gate.set()
-    threads.finish()
-    assert threads.wait(30)
-    assert done == [0]
-
-
-def test_what_was_admitted_is_seen_to_its_end_and_the_rest_is_dropped() -> None:
-    stopping, permits, done = threading.Event(), threading.Semaphore(3), []
-
-    def admit(one: Prompt) -> bool:
-        while not permits.acquire(timeout=0.01):
-            if stopping.is_set():
-                return False
-        return True
-
-    threads: Threads[Prompt] = Threads(lambda one: done.append(one.index), lambda: 8, stopping, admit=admit)
-    for index in range(8):
-        assert threads.put(prompt(index))
-    assert until(lambda: len(done) == 3)
-    stopping.set()
-    assert not threads.put(prompt(8))
-    threads.finish()
-    assert threads.wait(30)
-    assert sorted(done) == [0, 1, 2]
-
-
-def test_a_run_that_is_stopping_before_its_first_prompt_starts_no_threads() -> None:
-    stopping, before = threading.Event(), threading.active_count()
-    stopping.set()
-    threads: Threads[Prompt] = Threads(lambda one: None, lambda: 8, stopping, admit=lambda one: True)
-    assert not any(threads.put(prompt(index)) for index in range(100))
-    assert threading.active_count() == before
-    threads.finish()
-    assert threads.wait(1)
-
-
-def test_where_the_machine_gives_no_more_threads_those_there_are_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("given", [0, 1])
+def test_where_the_machine_gives_no_more_threads_those_there_are_do_the_work(
+    monkeypatch: pytest.MonkeyPatch, given: int
+) -> None:
     done: list[int] = []
-    threads: Threads[Prompt] = Threads(lambda one: done.append(one.index), lambda: 8, threading.Event())
-    assert threads.put(prompt(0))
+    pool: Pool[int] = Pool(done.append, lambda: 8)
+    start, started = threading.Thread.start, []
 
     def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        started.append(thread)
+        if len(started) > 1 + given:  # the first one is the thread that starts the others
+            raise RuntimeError("can't start new thread")
+        start(thread)
 
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", refuse)
-        for index in range(1, 50):
-            assert threads.put(prompt(index))
-    threads.finish()
-    assert threads.wait(30)
+        for number in range(50):
+            pool.put(number)
+        assert until(lambda: len(done) == 50)
+    pool.close()
     assert sorted(done) == list(range(50))

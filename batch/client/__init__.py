@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from urllib.parse import urlsplit, urlunsplit
 
 from requests import PreparedRequest, Request, RequestException, Session
@@ -23,6 +24,7 @@ from .address import address, goal, loopback
 from .faults import fault, lost_while_idle
 from .response import Plain
 from .transport import WATCH, Attempt, Transport
+from .underway import Underway
 
 LARGEST = 16 * 1024 * 1024
 """Bytes of an answer, decompressed."""
@@ -30,7 +32,7 @@ LARGEST = 16 * 1024 * 1024
 OFF = 60.0
 """Seconds of difference to a server's clock that may explain a 401: some servers' windows are narrower than the protocol's."""
 
-Raw = HTTPResponse | Plain
+Raw = HTTPResponse | Plain | Underway
 """A response whose body has not been read."""
 
 _WORDS = 65_536
@@ -122,22 +124,53 @@ class Client:
             ) from None
         self._headers = {"host": sent.netloc, **headers}
 
-    def call(self, prompt: Prompt, *, idempotency_key: str | None = None) -> Reply:
+    def start(self, prompt: Prompt, *, idempotency_key: str | None = None, wait: bool = False) -> Underway | None:
+        """Send one attempt, and leave waiting for its answer to others; `call` ends it.
+
+        Args:
+            prompt: What is asked.
+            idempotency_key: As for `call`.
+            wait: Whether sending may wait, for a new connection above all.
+
+        Returns:
+            What is under way; None where it would have to wait and may not.
+        """
+        if not wait and self._signature and not self.stamps.ready(prompt.content):
+            return None
+        started, skew = self._clock.monotonic(), self.stamps.skew_ms
+        attempt = Attempt(self._seconds)
+        connection = self._transport.kept(attempt)
+        if not connection and not wait:
+            return None
+        WATCH.begin(attempt)
+        try:
+            request = self._request(prompt, idempotency_key)
+            if connection:
+                under = self._transport.start(connection, request, attempt)
+            else:
+                under = self._transport.open(request, attempt, self._timeout)
+        except Exception as error:
+            under = Underway(connection, attempt, error=error)
+        under.started, under.skew = started, skew
+        return under
+
+    def call(self, prompt: Prompt, *, idempotency_key: str | None = None, under: Underway | None = None) -> Reply:
         """One attempt.
 
         Args:
             prompt: What is asked.
             idempotency_key: Sent as `Idempotency-Key`; the same for every attempt at a row.
+            under: The attempt, where `start` has begun it.
 
         Raises:
             CallError: It brought no answer; the type says whether another attempt is worth it.
         """
-        started = self._clock.monotonic()
-        attempt = Attempt(self._seconds)
+        started = under.started if under else self._clock.monotonic()
+        attempt = under.attempt if under else Attempt(self._seconds)
         hints = None
         WATCH.begin(attempt)
         try:
-            raw = self._post(prompt, idempotency_key, attempt)
+            raw = self._post(prompt, idempotency_key, attempt, under)
             hints = read_hints(raw.headers, self._clock.time())
             body = self._body(raw, attempt)
             answer = self._wire.answer(body, raw.status)
@@ -189,17 +222,22 @@ class Client:
             headers["Content-Length"] = str(len(prompt.body))
         return request
 
-    def _post(self, prompt: Prompt, idempotency_key: str | None, attempt: Attempt) -> Raw:
+    def _post(self, prompt: Prompt, idempotency_key: str | None, attempt: Attempt, under: Underway | None = None) -> Raw:
         """Send, at most once more for each of three reasons that are no fault of the row's; a 2xx comes back.
 
         The reasons: a kept connection was closed while idle, this machine's clock is off, the stamp had been used before.
         """
         adjusted = resigned = False
         while True:
-            skew = self.stamps.skew_ms
-            request = self._request(prompt, idempotency_key)
+            skew = under.skew if under else self.stamps.skew_ms
+            receive: Callable[[], Raw]
+            if under:
+                receive = partial(self._transport.receive, under)
+            else:
+                receive = partial(self._transport.post, self._request(prompt, idempotency_key), attempt, self._timeout)
+            under = None
             try:
-                raw = self._transport.post(request, attempt, self._timeout)
+                raw = receive()
             except Exception as error:
                 if not attempt.fresh and lost_while_idle(error, attempt):
                     attempt.fresh, attempt.sent = True, False

@@ -5,11 +5,75 @@ from __future__ import annotations
 import http.client
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 LONGEST_LINE = 65_536
 MOST_HEADERS = 100
 
 _STATUS = re.compile(r"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: (.*))?")
+
+
+class Fields(NamedTuple):
+    """What a head says.
+
+    Attributes:
+        version: 10 or 11.
+        headers: Names in lower case; values of equal names are joined by commas.
+        length: Bytes of the body; None where the head does not say so.
+        will_close: Whether the connection ends with the response.
+    """
+
+    status: int
+    reason: str
+    version: int
+    headers: dict[str, str]
+    chunked: bool
+    length: int | None
+    will_close: bool
+
+
+def read_head(first: str, *lines: str) -> Fields:
+    """The status line and the header lines of a response, which may still end with a carriage return.
+
+    Raises:
+        http.client.BadStatusLine: It is not HTTP/1.
+    """
+    match = _STATUS.fullmatch(first.rstrip("\r"))
+    if not match:
+        raise http.client.BadStatusLine(first[:80])
+    status = int(match[2])
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon and not line[0].isspace():  # a folded line continues a value nobody here reads
+            name, value = name.rstrip().lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    version = 10 if match[1] == "0" else 11
+    coding = headers.get("transfer-encoding", "")
+    chunked = coding.rpartition(",")[2].strip().lower() == "chunked"
+    told, *others = {length.strip() for length in headers.get("content-length", "").split(",")}
+    length = int(told) if not others and told.isdecimal() and told.isascii() and len(told) < 19 and not chunked else None
+    if status in (204, 304):
+        length = 0
+    connection = headers.get("connection", "").lower()
+    stays = "close" not in connection if version == 11 else "keep-alive" in connection
+    will_close = not stays or (length is None and not chunked)
+    return Fields(status, match[3] or "", version, headers, chunked, length, will_close)
+
+
+def split_head(come: bytes | bytearray) -> tuple[list[str], int]:
+    """The lines of a head that stands whole at the beginning of what has come, and where it ends; 0 where it does not.
+
+    Raises:
+        http.client.HTTPException: It is larger than any honest head.
+    """
+    end = come.find(b"\n\r\n")
+    if end < 0 or come.find(b"\n\n", 0, end + 1) >= 0:
+        return [], 0
+    lines = come[:end].decode("latin-1").split("\n")
+    if len(lines) > 1 + MOST_HEADERS:
+        raise http.client.HTTPException("too many headers")
+    return lines, end + 3
 
 
 class Head(http.client.HTTPResponse):
@@ -26,46 +90,23 @@ class Head(http.client.HTTPResponse):
             http.client.IncompleteRead: The head ends in the middle.
             http.client.HTTPException: It is not HTTP/1, or larger than any honest head.
         """
-        while True:
-            first, *lines = self._lines()
-            match = _STATUS.fullmatch(first.rstrip("\r"))
-            if not match:
-                raise http.client.BadStatusLine(first[:80])
-            status = int(match[2])
-            if status >= 200:
-                break
-        headers: dict[str, str] = {}
-        for line in lines:
-            name, colon, value = line.partition(":")
-            if colon and not line[0].isspace():  # a folded line continues a value nobody here reads
-                name, value = name.rstrip().lower(), value.strip()
-                headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        self.code = self.status = status
-        self.reason = match[3] or ""
-        self.version = 10 if match[1] == "0" else 11
-        self.headers = self.msg = headers  # type: ignore[assignment]
-        coding = headers.get("transfer-encoding", "")
-        self.chunked = coding.rpartition(",")[2].strip().lower() == "chunked"
+        while (fields := read_head(*self._lines())).status < 200:
+            pass
+        self.code = self.status = fields.status
+        self.reason = fields.reason
+        self.version = fields.version
+        self.headers = self.msg = fields.headers  # type: ignore[assignment]
+        self.chunked = fields.chunked
         self.chunk_left = None
-        length, *others = {length.strip() for length in headers.get("content-length", "").split(",")}
-        if others:
-            length = ""
-        self.length = int(length) if length.isdecimal() and length.isascii() and len(length) < 19 and not self.chunked else None
-        if status in (204, 304):
-            self.length = 0
-        connection = headers.get("connection", "").lower()
-        stays = "close" not in connection if self.version == 11 else "keep-alive" in connection
-        self.will_close = not stays or (self.length is None and not self.chunked)
+        self.length = fields.length
+        self.will_close = fields.will_close
 
     def _lines(self) -> list[str]:
         """The status line and the header lines, which may still end with a carriage return."""
-        come = self.fp.peek()
-        end = come.find(b"\n\r\n")
-        if end < 0 or come.find(b"\n\n", 0, end + 1) >= 0:
+        lines, end = split_head(self.fp.peek())
+        if not end:
             return self._line_by_line()
-        lines: list[str] = self.fp.read(end + 3)[:end].decode("latin-1").split("\n")
-        if len(lines) > 1 + MOST_HEADERS:
-            raise http.client.HTTPException("too many headers")
+        self.fp.read(end)
         return lines
 
     def _line_by_line(self) -> list[str]:

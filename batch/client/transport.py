@@ -19,13 +19,17 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import HTTPConnectionPool, HTTPHeaderDict, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.response import HTTPResponse
+from urllib3.response import BaseHTTPResponse, HTTPResponse
 from urllib3.util import create_urllib3_context
 
 from .response import Head, Plain
+from .underway import Underway
 
 IDLE = 60.0
 """Seconds that may pass between two pieces of a body."""
+
+FRESH = 0.5
+"""Seconds of idleness within which nobody looks whether a kept connection was closed meanwhile."""
 
 TICK = 0.2
 """Seconds between two looks at the deadlines."""
@@ -136,12 +140,16 @@ class Connection(HTTPConnection):
     """
 
     served = 0
+    idle_since = 0.0
     attempt: Attempt | None = None
 
     @property
     def is_connected(self) -> bool:
         """Whether the pool may hand it out again."""
-        return not _here.attempt.fresh and super().is_connected
+        if _here.attempt.fresh or self.sock is None:
+            return False
+        # No server means to close a connection that soon; and should one, the request goes out once more.
+        return time.monotonic() - self.idle_since < FRESH or super().is_connected
 
     def connect(self) -> None:
         """Connect, within urllib3's connect timeout; from then on the watch alone keeps time."""
@@ -153,32 +161,53 @@ class Connection(HTTPConnection):
 
     def request(self, method: str, url: str, body: Any = None, headers: Mapping[str, Any] | None = None, **_: Any) -> None:
         """Write the request."""
-        attempt: Attempt = _here.attempt
-        head = "\r\n".join([f"{method} {url} HTTP/1.1", *map(": ".join, (headers or {}).items()), "", ""])
-        whole = head.encode("latin-1") + body
         if self.sock is None:
             self.connect()
+        elif self.sock.gettimeout() is not None:
+            self.sock.settimeout(None)  # it was used by somebody who does not wait
+        self._goes(_here.attempt)
+        self.sock.sendall(_written(method, url, headers or {}, body))
+
+    def start(self, url: str, headers: Mapping[str, str], body: bytes, attempt: Attempt) -> Underway:
+        """Write a request without waiting, on a connection that is kept."""
+        self._goes(attempt)
+        under = Underway(self, attempt, _written("POST", url, headers, body))
+        under.send()
+        return under
+
+    def _goes(self, attempt: Attempt) -> None:
         self.attempt, attempt.connection, attempt.sock = attempt, self, self.sock
         attempt.sent = True
-        self.sock.sendall(whole)
 
-    def head(self) -> Head:
-        """Wait for the response's head."""
-        head = Head(self.sock, method="POST")
+    def head(self, under: Underway | None = None) -> Head:
+        """Wait for the response's head.
+
+        Args:
+            under: Holds what has come already.
+        """
+        if under:
+            under.block()
+        head = Head(cast("socket.socket", under or self.sock), method="POST")
         try:
             head.begin()
         except BaseException:
             head.close()
             raise
         self.served += 1
-        _here.attempt.moved = time.monotonic()
+        assert self.attempt
+        self.attempt.moved = time.monotonic()
         if head.will_close:
             self.close()  # the response holds on to the socket
         return head
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 does
-        """Wait for the response's head, and let urllib3 read the body."""
-        return _response(self.head())
+        """Wait for the response's head, and let urllib3 read the body; or let somebody else do both."""
+        return cast("HTTPResponse", Sent(self)) if getattr(_here, "ahead", False) else _response(self.head())
+
+
+def _written(method: str, url: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    head = "\r\n".join([f"{method} {url} HTTP/1.1", *map(": ".join, headers.items()), "", ""])
+    return head.encode("latin-1") + body
 
 
 def _response(head: Head, **where: Any) -> HTTPResponse:
@@ -196,6 +225,15 @@ def _response(head: Head, **where: Any) -> HTTPResponse:
     except BaseException:
         head.close()
         raise
+
+
+class Sent(BaseHTTPResponse):
+    """The response to a request that went out a moment ago: nothing of it has come yet, and others will wait for it."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(status=0, version=0, version_string="HTTP/?", reason=None, decode_content=False, request_url=None)
+        self.on = connection
+        self.length_remaining = None
 
 
 class SecureConnection(Connection, HTTPSConnection):
@@ -263,16 +301,63 @@ class Transport(HTTPAdapter):
         Raises:
             Exception: Whatever requests and urllib3 raise; `faults.fault` knows them.
         """
-        _here.attempt = attempt
-        connection = None if attempt.fresh else self._kept()
+        connection = self.kept(attempt)
         if connection is None:
             raw: HTTPResponse = self.send(request, stream=True, timeout=timeout).raw
             return raw
         try:
             # A server may have answered and closed before it has read everything.
             with contextlib.suppress(BrokenPipeError):
-                connection.request("POST", self._target, request.body, {**request.headers, **self._proxy_headers})
-            head = connection.head()
+                connection.request("POST", self._target, request.body, self._all_headers(request))
+        except BaseException:
+            connection.close()
+            raise
+        return self._answer(connection)
+
+    def start(self, connection: Connection, request: PreparedRequest, attempt: Attempt) -> Underway:
+        """Send one request on a kept connection without waiting, to be ended by `receive`."""
+        return connection.start(self._target, self._all_headers(request), cast("bytes", request.body), attempt)
+
+    def open(self, request: PreparedRequest, attempt: Attempt, timeout: Any) -> Underway:
+        """Send one request, on a new connection if need be, without waiting for its answer.
+
+        Raises:
+            Exception: As `post`.
+        """
+        _here.attempt, _here.ahead = attempt, True
+        try:
+            sent = cast("Sent", self.send(request, stream=True, timeout=timeout).raw)
+        finally:
+            _here.ahead = False
+        return Underway(sent.on, attempt)
+
+    def receive(self, under: Underway) -> HTTPResponse | Plain | Underway:
+        """The response to what `start` or `open` has sent; its head has come, its body has not been read.
+
+        Raises:
+            Exception: As `post`.
+        """
+        connection = under.connection
+        if under.error or not connection:
+            if connection:
+                connection.close()
+            raise under.error or ConnectionError
+        if not under.is_plain:
+            return self._answer(connection, under)
+        connection.served += 1
+        if under.will_close:
+            connection.close()
+        else:
+            self._keep(connection)
+        return under
+
+    def _all_headers(self, request: PreparedRequest) -> dict[str, str]:
+        return {**request.headers, **self._proxy_headers}
+
+    def _answer(self, connection: Connection, under: Underway | None = None) -> HTTPResponse | Plain:
+        """The response, its head read, of a connection that requests does not look after any more."""
+        try:
+            head = connection.head(under)
         except BaseException:
             connection.close()
             raise
@@ -280,8 +365,11 @@ class Transport(HTTPAdapter):
             return _response(head, connection=connection, pool=self._pool)
         return Plain(head, partial(self._keep, connection), connection.close)
 
-    def _kept(self) -> Connection | None:
-        """A connection that was used before and may be used again."""
+    def kept(self, attempt: Attempt) -> Connection | None:
+        """A connection that was used before and may be used again by this attempt."""
+        _here.attempt = attempt
+        if attempt.fresh:
+            return None
         pool = self._pool.pool  # None once it was closed; None in it stands for a connection that was not made yet
         with contextlib.suppress(Empty):
             while pool and (connection := pool.get(block=False)):
@@ -292,6 +380,7 @@ class Transport(HTTPAdapter):
 
     def _keep(self, connection: Connection) -> None:
         """Its answer was read, so it may be used again."""
+        connection.idle_since = time.monotonic()
         pool = self._pool.pool
         try:
             if pool:

@@ -16,15 +16,14 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from ..client import Client
+from ..client.underway import Underway
 from ..errors import BatchError, CallError
 from ..records import Prompt, Reply
 from ..signature import Credentials
-from .threads import Threads
+from .loop import Loop
+from .pool import Pool
 
 HEAD = struct.Struct("<I")
-
-Task = tuple[int, bytes, str, str]
-"""A number, the request's body, the content that is signed, the idempotency key."""
 
 Result = tuple[int, Reply | CallError]
 
@@ -68,19 +67,42 @@ def main() -> None:
     os._exit(0)
 
 
+class Task:
+    """One attempt.
+
+    Args:
+        number: The parent's name for it.
+        body: The request's.
+        content: What is signed.
+        key: The idempotency key.
+
+    Attributes:
+        under: It, once it is under way.
+    """
+
+    __slots__ = ("key", "number", "prompt", "under")
+
+    def __init__(self, number: int, body: bytes, content: str, key: str) -> None:
+        self.number = number
+        self.prompt = Prompt(0, b"", 0, body, content)
+        self.key = key
+        self.under: Underway | None = None
+
+
 class Sender:
-    """Threads that send what comes in.
+    """Sends what comes in.
 
     Args:
         client: Sends one attempt.
         out: Where results go.
-        threads: How many at most.
+        most: How many at a time.
     """
 
-    def __init__(self, client: Client, out: IO[bytes], threads: int) -> None:
+    def __init__(self, client: Client, out: IO[bytes], most: int) -> None:
         self._client = client
         self._out = out
-        self._threads: Threads[Task] = Threads(self._send, lambda: threads, threading.Event())
+        self._pool: Pool[Task] = Pool(self._go_on, lambda: most)
+        self._loop: Loop[Task] = Loop(self._begin, self._over)
         self._results: SimpleQueue[Result] = SimpleQueue()
 
     def serve(self, stdin: IO[bytes]) -> None:
@@ -91,17 +113,33 @@ class Sender:
         """
         threading.Thread(target=self._tell, name="tell", daemon=True).start()
         while True:
-            self._threads.put(read(stdin))
+            self._loop.send(Task(*read(stdin)))
 
-    def _send(self, task: Task) -> None:
-        number, body, content, key = task
+    def _begin(self, task: Task, *, wait: bool = False) -> Underway | None:
+        if task.under is None:
+            task.under = self._client.start(task.prompt, idempotency_key=task.key, wait=wait)
+        return task.under
+
+    def _over(self, task: Task, under: Underway | None) -> None:
+        if under and under.whole:
+            self._call(task)
+        else:
+            self._pool.put(task)
+
+    def _go_on(self, task: Task) -> None:
+        if task.under is None and (under := self._begin(task, wait=True)) and not under.stuck:
+            self._loop.send(task)  # it went out, and its answer is waited for there
+        else:
+            self._call(task)
+
+    def _call(self, task: Task) -> None:
         try:
-            result: Reply | CallError = self._client.call(Prompt(0, b"", 0, body, content), idempotency_key=key)
+            result: Reply | CallError = self._client.call(task.prompt, idempotency_key=task.key, under=task.under)
         except CallError as error:
             result = error.with_traceback(None)
         except Exception as error:
             result = CallError(f"a bug: {type(error).__name__}: {error}"[:500])
-        self._results.put((number, result))
+        self._results.put((task.number, result))
 
     def _tell(self) -> None:
         while True:

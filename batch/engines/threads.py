@@ -1,184 +1,145 @@
-"""Prompts worked on by threads of this process, as many as the window is wide and the processor can make use of."""
+"""Prompts sent by this process: by one thread that never waits for one of them alone, and by others where that is needed."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
-from typing import Generic, TypeVar
 
-from ..clock import SYSTEM, Clock
-from ..pace.window import CROWDED
-
-T = TypeVar("T")
+from ..asking import Asked, Asking
+from ..client.underway import Underway
+from ..records import Outcome, Prompt
+from .loop import Loop
+from .pool import Pool
 
 QUEUED = 2
-"""Prompts waiting for each one in flight: enough that no worker idles, and no more of the input in memory."""
-
-FEW = 4
-"""Threads to begin with, and the least that a look allows more. A look doubles them until the first prompt has come to its end,
-then adds a quarter: a moment in which other programs had the processor looks as if there were time for more threads."""
-
-LOOK = 0.05
-"""Seconds from one look at the processor to the next; a tenth of it until the first prompt has come to its end."""
+"""Prompts waiting for each one in flight: enough that nobody idles, and no more of the input in memory."""
 
 
-class Threads(Generic[T]):
-    """Threads that take prompts from a bounded queue and do `work` with each.
-
-    Threads are started as prompts wait: never more than the window is wide, and none while prompts come to their end as fast as
-    the processor can see to them.
+class Threads:
+    """A thread that lets prompts in, a loop that sends them, a pool of threads that connect, try again and read slow answers.
 
     Args:
-        work: What is done with one prompt; it must not raise.
+        asking: What an attempt is and when the next one is due.
+        start: Sends an attempt without waiting: `Client.start`.
+        take_off: Waits for a prompt's permit; False once the run is stopping. It must not raise.
+        see_home: Does what may bring a prompt to its end, and says whether it has. It must not raise.
+        stopping: Once set, `put` takes no more, and what has no permit yet is dropped.
         width: How many may be in flight now.
-        stopping: Once set, `put` takes no more, and what was not admitted is dropped.
-        admit: Waits until one more may be worked on, in a thread of its own: so a worker waits for one thing and not for two,
-            and whoever makes room wakes one thread for many prompts. What it says no to is dropped; it must not raise.
-        clock: Spaces the looks.
-        cpu: Seconds of processor time this process has used.
     """
 
     def __init__(
         self,
-        work: Callable[[T], None],
-        width: Callable[[], int],
+        asking: Asking,
+        start: Callable[..., Underway | None],
+        take_off: Callable[[Prompt], bool],
+        see_home: Callable[[Prompt, Callable[[], Outcome | None]], bool],
         stopping: threading.Event,
         *,
-        admit: Callable[[T], bool] | None = None,
-        clock: Clock = SYSTEM,
-        cpu: Callable[[], float] = time.process_time,
+        width: Callable[[], int],
     ) -> None:
-        self._work = work
-        self._width = width
+        self._asking = asking
+        self._start = start
+        self._take_off = take_off
+        self._see_home = see_home
         self._stopping = stopping
-        self._admit = admit
-        self._clock = clock
-        self._cpu = cpu
-        self._queue: SimpleQueue[T | None] = SimpleQueue()
-        self._ahead: SimpleQueue[T | None] = SimpleQueue() if admit else self._queue
+        self._width = width
+        self._ahead: SimpleQueue[Prompt | None] = SimpleQueue()
         self._room = threading.Event()
         self._enough = 0
-        self._threads: list[threading.Thread] = []
-        self._hiring = threading.Lock()
-        self._finished = False
-        self._over = threading.Event()
-        self._left = 0
-        self._most = FEW
-        self._ended = 0
-        self._looked = clock.monotonic(), cpu(), 0
+        self._changed = threading.Condition()
+        self._out = 0
+        self._letting_in: threading.Thread | None = None
+        self._pool: Pool[Asked] = Pool(self._go_on, width)
+        self._loop: Loop[Asked] | None = None
 
-    def put(self, prompt: T) -> bool:
+    def put(self, prompt: Prompt) -> bool:
         """Queue a prompt, waiting while the queue is full; False once the run is stopping."""
-        if not self._threads and not self._stopping.is_set():
-            threading.Thread(target=self._hire_on, name="hire", daemon=True).start()
-            if self._admit:
-                threading.Thread(target=self._let_in, args=(self._admit,), name="admit", daemon=True).start()
         while not self._stopping.is_set():
-            pause = self._hire()
             width = self._width()
             if self._ahead.qsize() < QUEUED * width:
                 self._ahead.put(prompt)
+                if not self._letting_in:
+                    self._open()
                 return True
             self._enough = width
             self._room.clear()
             # Looked at again after the clearing, for room may have been made in between.
             if self._ahead.qsize() > width:
-                self._room.wait(pause)
+                self._room.wait(0.5)
         return False
 
-    def _let_in(self, admit: Callable[[T], bool]) -> None:
-        """Hand on what may be worked on, in order."""
-        while (prompt := self._ahead.get()) is not None:
-            self._make_room()
-            if admit(prompt):
-                self._queue.put(prompt)
-        self._finished = True
-        self._queue.put(None)
-
-    def _make_room(self) -> None:
-        """One of those that wait was taken: half of them at a time, so that whoever puts them is woken once for many."""
-        if self._ahead.qsize() <= self._enough and not self._room.is_set():
-            self._room.set()
-
-    def _hire_on(self) -> None:
-        """Start threads for what waits also while nothing new comes in."""
-        while not (self._finished and self._queue.qsize() <= 1):
-            time.sleep(self._hire())
-
-    def _hire(self) -> float:
-        """Start threads for the prompts that wait, as far as window and processor allow it.
-
-        Returns:
-            Seconds after which it may allow more.
-        """
-        width, waiting = self._width(), self._queue.qsize() > self._finished
-        if len(self._threads) >= width:
-            return 0.5
-        if waiting or not self._threads:
-            with self._hiring:
-                self._look()
-                self._start(min(width, self._most) if waiting else 1)
-        return self._pause
-
     def finish(self) -> None:
-        """No more prompts come; threads end once every prompt was worked on or dropped."""
-        if not self._admit:
-            self._finished = True
+        """No more prompts come."""
         self._ahead.put(None)
 
     def wait(self, timeout: float) -> bool:
-        """Wait until all threads have ended; False when `timeout` seconds were not enough."""
-        # Not by joining them: an interrupt in join() can make CPython 3.11 take a thread for ended that is not.
-        if self._threads and not self._over.wait(timeout):
-            return False
-        for thread in list(self._threads):
-            thread.join(1.0)
-        return True
+        """Wait until every prompt has come home or was dropped; False when `timeout` seconds were not enough."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._letting_in and not self._out, timeout)
 
-    @property
-    def _pause(self) -> float:
-        return LOOK if self._ended else LOOK / 10
+    def close(self) -> None:
+        """Let the threads end once nothing is out any more."""
+        self._pool.close()
+        if self._loop:
+            self._loop.close()
 
-    def _look(self) -> None:
-        """Let more threads be started, unless the processor is what there is too little of."""
-        now = self._clock.monotonic()
-        since, spent, ended = self._looked
-        if now - since < self._pause:
-            return
-        self._looked = now, self._cpu(), self._ended
-        crowded = self._ended > ended and self._looked[1] - spent >= CROWDED * (now - since)
-        count = len(self._threads)
-        more = count // 4 if self._ended else count
-        self._most = count if crowded else count + max(FEW, more)
+    def _open(self) -> None:
+        self._loop = Loop(self._begin, self._over)
+        self._letting_in = threading.Thread(target=self._let_in, args=(self._loop,), name="let in", daemon=True)
+        self._letting_in.start()
 
-    def _start(self, count: int) -> None:
-        """Have so many threads."""
-        while len(self._threads) < count:
-            thread = threading.Thread(target=self._loop, name=f"ask-{len(self._threads)}", daemon=True)
+    def _let_in(self, loop: Loop[Asked]) -> None:
+        """Hand on what has its permit and its turn, in order."""
+        while (prompt := self._ahead.get()) is not None:
+            # Half of the queue at a time, so that whoever fills it is woken once for many.
+            if self._ahead.qsize() <= self._enough and not self._room.is_set():
+                self._room.set()
+            if not self._take_off(prompt):
+                continue
+            with self._changed:
+                self._out += 1
+            one = Asked(self._asking, prompt)
             try:
-                thread.start()
-            except RuntimeError:
-                if not self._threads:
-                    raise
-                return  # the machine gives no more threads: those there are do the work
-            self._threads.append(thread)
+                one.turn = one.begin()
+            except Exception:
+                self._pool.put(one)  # where it is tried again, and what comes of it is the prompt's end
+            else:
+                loop.send(one)
+        with self._changed:
+            self._letting_in = None
+            self._changed.notify_all()
 
-    def _loop(self) -> None:
-        try:
-            self._work_off()
-        finally:
-            self._queue.put(None)  # for the next one
-            with self._hiring:
-                self._left += 1
-                if self._left == len(self._threads):
-                    self._over.set()
+    def _begin(self, one: Asked, *, wait: bool = False) -> Underway | None:
+        if one.under is None and one.turn:
+            if self._stopping.is_set():
+                one.give_back()
+            else:
+                one.under = self._start(one.prompt, idempotency_key=one.idempotency_key, wait=wait)
+        return one.under
 
-    def _work_off(self) -> None:
-        while (prompt := self._queue.get()) is not None:
-            if not self._admit:
-                self._make_room()
-            if self._admit or not self._stopping.is_set():
-                self._work(prompt)
-                self._ended += 1
+    def _over(self, one: Asked, under: Underway | None) -> None:
+        """Take an answer that is there; what has to be waited for is for the pool."""
+        if under and under.whole and self._see_home(one.prompt, partial(self._asking.take, one)):
+            self._home()
+        else:
+            self._pool.put(one)
+
+    def _go_on(self, one: Asked) -> None:
+        if self._see_home(one.prompt, partial(self._by_waiting, one)):
+            self._home()
+
+    def _by_waiting(self, one: Asked) -> Outcome | None:
+        """See a prompt to its end; or only connect, and leave the answer to the loop: then None."""
+        assert self._loop
+        if one.under is None and (under := self._begin(one, wait=True)) and not under.stuck:
+            self._loop.send(one)
+            return None
+        return self._asking.go_on(one)
+
+    def _home(self) -> None:
+        with self._changed:
+            self._out -= 1
+            if not self._out:
+                self._changed.notify_all()
