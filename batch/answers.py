@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from importlib.util import find_spec
 from typing import Any
+
+import msgspec
 
 from . import exact
 from .errors import CallError, JobError, installed_by
@@ -141,7 +142,7 @@ class Schema:
         said = [{"role": "assistant", "content": answer.text}] if answer.text else []
         body["messages"] = [*body["messages"], *said, {"role": "user", "content": words}]
         tokens = prompt.tokens + (len(answer.text) + len(words)) // 4
-        return replace(prompt, body=exact.dumps(body), content=words, tokens=tokens)
+        return msgspec.structs.replace(prompt, body=exact.dumps(body), content=words, tokens=tokens)
 
 
 def response_format(text: str, protocol: str, wanted: bool | None) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from .client import Client
 from .errors import JobError, RowError
@@ -19,8 +20,7 @@ MOST = 1000
 """Connections kept where the concurrency finds itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(msgspec.Struct, frozen=True):
     """An endpoint that can be asked.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from . import formats
 from .errors import Halted, InputError, Interrupted, JobError
@@ -149,5 +150,5 @@ def run_frame(
         error.add_note(f"What was answered is in {summary.journal}; the same call with that journal goes on.")
         raise error
     out = frame.result()
-    out.attrs["summary"] = asdict(summary)
+    out.attrs["summary"] = msgspec.structs.asdict(summary)
     return out

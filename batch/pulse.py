@@ -6,8 +6,10 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Sized
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from time import monotonic
+
+import msgspec
 
 from .alignment import Alignment
 from .ended import spent
@@ -106,7 +108,7 @@ class Pulse:
                 self._look()
         with self._stop.ending(self._journal.folder):
             # What it was bound by and waited for is over; the summary says how it ended.
-            self._show(replace(self._snapshot(), bound="", waiting="", stopping=False))
+            self._show(msgspec.structs.replace(self._snapshot(), bound="", waiting="", stopping=False))
 
     def _look(self) -> None:
         if self._journal.failed is not None:

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, Literal, NewType, NoReturn, cast
 from urllib.parse import urlsplit
 
+import msgspec
 from requests.auth import AuthBase
 from requests.models import PreparedRequest
 
@@ -252,8 +253,7 @@ def _uuid4() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(msgspec.Struct, frozen=True):
     """One reading of the clock: `t` in milliseconds as the protocol writes it, `d` its date in the local zone."""
 
     t: str

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from .job import Price
 from .records import Answer, Attempt, Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """How a run ended: the one JSON line on standard output.
 
     `rows` to `cached` speak of the output; `requests` to `seconds` of this run alone.
@@ -59,13 +59,12 @@ class Summary:
     exit_code: int = 0
     bound_by: str = ""
     error: str = ""
-    kinds: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, int] = {}
     first_failure: str = ""
     doubtful: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """How far a run is, for whoever watches.
 
     Attributes:

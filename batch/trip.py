@@ -11,7 +11,6 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -246,7 +245,7 @@ class Trip:
             written = Written(tally.read, tally.cached + tally.ok, tally.failed, max(0, left))
         code = error.exit_status if error else exit_code(self.job, written)
         summary = ended(self.job, written, tally, self.journal, begun=self.begun, code=code, error=error)
-        return replace(summary, bound_by=self.pulse.bound)
+        return msgspec.structs.replace(summary, bound_by=self.pulse.bound)
 
     def _show(self, now: Snapshot) -> None:
         self.telling.watch(now)

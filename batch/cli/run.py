@@ -10,7 +10,6 @@ import shlex
 import signal
 import sys
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -269,6 +268,8 @@ def tell(job: Job, summary: Summary, *, quiet: bool) -> None:
 
 def tell_summary(summary: Summary) -> None:
     """The one JSON line on standard output."""
+    from msgspec.structs import asdict
+
     from ..exact import dumps
 
     line = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ..errors import InputError
 from ..records import Row
@@ -48,8 +49,7 @@ class Missing(Enum):
 MISSING = Missing.MISSING
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(msgspec.Struct, frozen=True):
     """Where rows stand, said only when asked: ``places[3]`` is ``prompts.csv, line 7``.
 
     Attributes:
@@ -71,8 +71,7 @@ class Places:
         return f"{self.name}, {self.unit} {self.lines[position]}"
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, dict=True):
     """Rows that follow one another.
 
     Attributes:
@@ -91,8 +90,8 @@ class Chunk:
     first: int
     places: Places
     raw: Any = None
-    problems: dict[int, str] = field(default_factory=dict)
-    raw_input: dict[int, str] = field(default_factory=dict)
+    problems: dict[int, str] = {}
+    raw_input: dict[int, str] = {}
     objects: Sequence[dict[str, Any]] | None = None
     header: Sequence[str] | None = None
     table: list[list[Any]] | None = None
@@ -136,8 +135,7 @@ class Chunk:
                 yield Row(self.first + position, place, values)
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """What an output looks like.
 
     Attributes:
@@ -148,8 +146,8 @@ class Layout:
         goes_on: Whether rows of the same layout stand in it already.
     """
 
-    columns: Mapping[str, str] = field(default_factory=dict)
-    names: Mapping[str, type] = field(default_factory=dict)
+    columns: Mapping[str, str] = {}
+    names: Mapping[str, type] = {}
     guard: bool = False
     schema: Any = None
     goes_on: bool = False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
+
+import msgspec
 
 from ..errors import InputError, JobError
 from .compression import EXPAND, PACKED_BLOCK
@@ -21,8 +22,7 @@ class Torn(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(msgspec.Struct, frozen=True):
     """A text file.
 
     Attributes:

@@ -17,10 +17,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
+
+import msgspec
 
 from ..errors import Busy
 from .lock import refusal, storage, write_all
@@ -32,8 +33,7 @@ EMPTY = bytes(SLOT)
 _slot = struct.Struct("<16sq")
 
 
-@dataclass(frozen=True, slots=True)
-class MarkedRow:
+class MarkedRow(msgspec.Struct, frozen=True):
     """A row whose request may have gone out before a run was killed."""
 
     id: bytes

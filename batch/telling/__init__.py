@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any
+
+from msgspec.structs import asdict
 
 from ..errors import BatchError, Interrupted, JobError
 from ..job import Job

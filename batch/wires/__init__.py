@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
+
+import msgspec
 
 from ..records import Answer
 from .answer import DONE, read_answer, read_chunk, read_stream, write_answer, write_chunk
@@ -15,8 +16,7 @@ from .request import Asked, Message, Write, read_request, write_request, writer
 __all__ = ["DONE", "WIRES", "Asked", "Message", "Wire", "Write", "clean", "read_chunk", "read_stream", "refusal", "write_chunk"]
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
+class Wire(msgspec.Struct, frozen=True):
     """How one protocol is written and read: a client's two functions, a gateway's two.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from .. import exact
 from ..errors import RowError
@@ -16,8 +17,7 @@ _OURS = frozenset({"model", "messages", "stream"})
 _SIGNED = frozenset({"d", "t", "s"})
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A request as the gateway reads it.
 
     Attributes:
