@@ -1,6 +1,7 @@
 """What is to be done: `Job` and `Endpoint`, said once, checked once, by file, option or call."""
 
-from __future__ import annotations
+# Without annotations from the future: these here are looked at whenever a job is made, and reading them from texts takes longer
+# than all the rest of that.
 
 import os
 import re
@@ -543,7 +544,7 @@ def _check(made: msgspec.Struct) -> None:
 @cache
 def _fields(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
     """The same fields without a check of their own: msgspec looks at types only where it converts, not where it constructs."""
-    return msgspec.defstruct(kind.__name__, list(get_type_hints(kind, include_extras=True).items()), kw_only=True)
+    return msgspec.defstruct(kind.__name__, list(kind.__annotations__.items()), kw_only=True)
 
 
 def _plain(value: Any) -> Any:
