@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import stat
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +66,8 @@ def _from_dotenv(name: str) -> str | None:
 
 def _from_keyring(name: str) -> str | None:
     """What the keyring's own command says: a process can be ended where a backend would wait for ever."""
+    import subprocess  # here, because most runs have their secrets in the environment
+
     command = [sys.executable, "-P", "-X", "utf8", "-W", "ignore", "-m", "keyring", "get", SERVICE, name]
     # Without standard input, which holds our rows.
     with subprocess.Popen(  # noqa: S603 (this very Python, and the name of a setting)

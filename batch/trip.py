@@ -15,6 +15,7 @@ from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,7 +25,6 @@ from .asking import Asking
 from .connection import MOST, connect
 from .ended import ended, exit_code
 from .engines import Engine
-from .engines.processes import Lost, Processes
 from .engines.threads import Threads
 from .errors import BatchError, Busy, Denied, Interrupted, JobError, TryLater
 from .export import Written
@@ -34,10 +34,12 @@ from .journal import Journal
 from .judge import Judge, Stop
 from .pace import Pace, Stopped
 from .pulse import Pulse, late
-from .quota import Quota, place
 from .records import Attempt, Failure, Outcome, Prompt
 from .tally import Snapshot, Summary, Tally
 from .telling import Telling
+
+if TYPE_CHECKING:
+    from .quota import Quota
 
 DRAIN = 30.0
 """Seconds that requests in flight get to come home once the run is stopping."""
@@ -148,6 +150,7 @@ class Trip:
         self.judge = Judge(job, self.tally, stop, keep=self.journal.append, drop=self._drop)
         self.journal.on_durable = self._durable
         self.flying: dict[int, bytes] = {}
+        self.lost: type[BatchError] | tuple[()] = ()  # what leaves a row's mark where it is; only processes have it
         self.written: Written | None = None
         self.home = threading.Event()
         self.pulse = Pulse(
@@ -267,6 +270,9 @@ class Trip:
             )
             self.stack.callback(threads.close)
             return threads
+        from .engines.processes import Lost, Processes
+
+        self.lost = Lost
         processes = job.processes if isinstance(job.processes, int) else os.cpu_count() or 1
         most = job.concurrency if isinstance(job.concurrency, int) else MOST
         engine = Processes(
@@ -320,7 +326,7 @@ class Trip:
                 self.judge.denied(end, Outcome(prompt.index, prompt.key, prompt.occurrence, refused, attempts))
             elif not isinstance(end, Stopped):
                 self.stop.because(end)
-            if isinstance(end, Lost):
+            if isinstance(end, self.lost):
                 return  # it keeps its mark, as after a kill
         except BatchError as error:
             # The journal cannot take it, but it was sent: it keeps its mark, and its permit, so that no other row is sent.
@@ -371,6 +377,8 @@ def _shared(job: Job, stack: ExitStack) -> Quota | None:
     """The rate that this job has in common with others, where it names one."""
     if not job.quota:
         return None
+    from .quota import Quota, place
+
     quota = Quota(place(job.quota), job.rpm, job.tpm, job.burst)
     stack.callback(quota.close)
     return quota

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import gc
 import resource
-import shlex
 import signal
 import sys
 import threading
@@ -251,6 +250,8 @@ def tell(job: Job, summary: Summary, *, quiet: bool) -> None:
         goes_on = "" if kept else "; the same command goes on where this one stopped"
         say(f"{summary.pending} of {summary.rows} rows are not answered yet{goes_on}")
     if kept:
+        import shlex
+
         say(f"what was answered is kept; the same command goes on with --journal {shlex.quote(summary.journal)}")
     if summary.failed and not (quiet and summary.exit_code == 0):
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.kinds.items()))

@@ -26,12 +26,11 @@ import glob
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import JobError
-from . import delimited, jsonl, openai_batch, parquet
 from .compression import COMPRESS
 from .extras import require
 from .sink import Sink, Writer
@@ -61,21 +60,31 @@ __all__ = [
     "source",
 ]
 
+
+def _from(room: str, name: str, **options: Any) -> Callable[..., Any]:
+    """What a format's own file makes; that is imported once something is read or written in the format."""
+
+    def make(*arguments: Any) -> Any:
+        return getattr(import_module(f".{room}", __name__), name)(*arguments, **options)
+
+    return make
+
+
 READERS: dict[str, Callable[[Text, Iterable[str]], Reader]] = {
-    "csv": partial(delimited.Delimited, delimiter=","),
-    "tsv": partial(delimited.Delimited, delimiter="\t"),
-    "jsonl": jsonl.Lines,
-    "parquet": parquet.Table,
-    "openai-batch": jsonl.Lines,
+    "csv": _from("delimited", "Delimited", delimiter=","),
+    "tsv": _from("delimited", "Delimited", delimiter="\t"),
+    "jsonl": _from("jsonl", "Lines"),
+    "parquet": _from("parquet", "Table"),
+    "openai-batch": _from("jsonl", "Lines"),
 }
 """Formats that can be read: a text and the names its columns must not have become a reader."""
 
 WRITERS: dict[str, Callable[[Any, Layout], Writer]] = {
-    "csv": partial(delimited.Writer, delimiter=","),
-    "tsv": partial(delimited.Writer, delimiter="\t"),
-    "jsonl": jsonl.Writer,
-    "parquet": parquet.Writer,
-    "openai-batch": openai_batch.Writer,
+    "csv": _from("delimited", "Writer", delimiter=","),
+    "tsv": _from("delimited", "Writer", delimiter="\t"),
+    "jsonl": _from("jsonl", "Writer"),
+    "parquet": _from("parquet", "Writer"),
+    "openai-batch": _from("openai_batch", "Writer"),
 }
 """Formats that can be written: where the bytes go and a layout become a writer."""
 
@@ -208,6 +217,8 @@ def _guess(text: Text, option: str) -> str:
 
 def _is_batch(reader: Reader) -> bool:
     """Whether the first object is an OpenAI batch line."""
+    from . import jsonl, openai_batch
+
     assert isinstance(reader, jsonl.Lines)
     for record in reader.records():
         if not isinstance(record, int) and not record[2]:

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
@@ -14,9 +14,11 @@ from ..errors import BatchError, Interrupted, JobError
 from ..job import Job
 from ..records import Answer, Outcome
 from ..tally import Snapshot, Summary
-from .log import Log
-from .metrics import Metrics
-from .ping import Ping
+
+if TYPE_CHECKING:
+    from .log import Log
+    from .metrics import Metrics
+    from .ping import Ping
 
 EVERY = 60.0
 """Seconds between lines of progress in the log."""
@@ -51,9 +53,7 @@ class Telling:
         """Say that the run begins."""
         job = self._job
         try:
-            self._ping = Ping(job.ping) if job.ping else None
-            self._log = Log(job.log_file) if job.log_file else None
-            self._metrics = Metrics(job.metrics_file) if job.metrics_file else None
+            self._open(job)
         except JobError as error:
             self._end(error.exit_code, None, str(error))
             raise
@@ -64,6 +64,21 @@ class Telling:
         if self._ping:
             self._ping.start()
         return self
+
+    def _open(self, job: Job) -> None:
+        # Imported here, because most runs tell nobody.
+        if job.ping:
+            from .ping import Ping
+
+            self._ping = Ping(job.ping)
+        if job.log_file:
+            from .log import Log
+
+            self._log = Log(job.log_file)
+        if job.metrics_file:
+            from .metrics import Metrics
+
+            self._metrics = Metrics(job.metrics_file)
 
     def watch(self, now: Snapshot) -> None:
         """Say how far it is."""
