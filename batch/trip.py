@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -46,6 +46,10 @@ DRAIN = 30.0
 
 AFTER_SIGNAL = 10.0
 """Seconds that reading on and writing the output may take after a signal; what takes longer is left to `export`."""
+
+AHEAD = 0.01
+"""Seconds that reading on lets the first request go ahead, whose threads would else wait for the interpreter's lock each time
+that one wakes another, or comes back from the network."""
 
 LOG = logging.getLogger("batch")
 
@@ -152,6 +156,7 @@ class Trip:
         self.flying: dict[int, bytes] = {}
         self.lost: type[BatchError] | tuple[()] = ()  # what leaves a row's mark where it is; only processes have it
         self.written: Written | None = None
+        self.under_way = threading.Event()
         self.home = threading.Event()
         self.pulse = Pulse(
             job,
@@ -201,7 +206,10 @@ class Trip:
         self.journal.begin({"job": self.job.shown(), **self.asked})
         with self._ending():
             self.alignment.source.keep()
-            for prompt in chain(first, prompts):
+            for prompt in first:
+                engine.put(prompt)
+                self.under_way.wait(AHEAD)
+            for prompt in prompts:
                 engine.put(prompt)
         engine.finish()
         interrupted = isinstance(self.stop.error, Interrupted) and self._has_time()
@@ -316,6 +324,8 @@ class Trip:
 
     def _come_home(self, prompt: Prompt, end: Outcome | BatchError) -> None:
         """A row's end: judged and journaled, or the run's end, which leaves the row pending."""
+        if not self.under_way.is_set():
+            self.under_way.set()
         try:
             if isinstance(end, Outcome):
                 self.judge.outcome(end)
