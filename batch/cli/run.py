@@ -125,6 +125,7 @@ def command(source: str, quiet: bool, **options: Any) -> int:
     from .core import Core
     from .progress import Progress
 
+    gc.freeze()  # what was imported stays
     settings = {name: value for name, value in options.items() if value is not None and value != ()}
     job = the_job(source, settings)
     _refuse_without_files(source, job)
