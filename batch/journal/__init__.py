@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -232,19 +233,37 @@ class Journal:
             JournalDamaged: A line is not what was written.
         """
         offsets = np.asarray(handles, np.int64) >> 4
-        records: list[Recorded | None] = [None] * len(offsets)
         order = np.argsort(offsets, kind="stable")
-        start, block = 0, b""
-        for row, offset, last in zip(order.tolist(), offsets[order].tolist(), _lasts(offsets[order]), strict=True):
-            stop = block.find(b"\n", offset - start) + 1
-            if not stop:
-                start, block = offset, os.pread(self._descriptor, min(last - offset + GAP, NEAR), offset)
-                stop = block.find(b"\n") + 1
-            try:
-                records[row] = frames.parse(block[offset - start : stop] if stop else self._line(offset))
-            except ValueError:
-                raise damaged(self.path, offset) from None
-        return records  # type: ignore[return-value]  # every row was visited
+        found: list[Recorded] = []
+        for places, lines in self._lines(offsets[order]):
+            found += frames.answers(lines) or [self._parsed(*one) for one in zip(places, lines, strict=True)]
+        rows: list[int] = order.tolist()
+        if rows == list(range(len(rows))):
+            return found
+        records = dict(zip(rows, found, strict=True))
+        return [records[row] for row in range(len(rows))]
+
+    def _parsed(self, offset: int, line: bytes) -> Recorded:
+        try:
+            return frames.parse(line)
+        except ValueError:
+            raise damaged(self.path, offset) from None
+
+    def _lines(self, offsets: npt.NDArray[np.int64]) -> Iterator[tuple[list[int], list[bytes]]]:
+        """The lines that start at sorted offsets, and these, as many at a time as are read in one go."""
+        starts: list[int] = offsets.tolist()
+        lasts = _lasts(offsets)
+        at = 0
+        while at < len(starts):
+            start = starts[at]
+            block = os.pread(self._descriptor, min(lasts[at] - start + GAP, NEAR), start)
+            places = starts[at : bisect_left(starts, start + len(block), at)]
+            lines = [block[place - start : block.find(b"\n", place - start) + 1] for place in places]
+            while lines and not lines[-1]:  # it goes on behind the block
+                lines.pop()
+            lines = lines or [self._line(start)]
+            yield starts[at : at + len(lines)], lines
+            at += len(lines)
 
     def _line(self, offset: int) -> bytes:
         """The line that starts at `offset`, with its line feed."""

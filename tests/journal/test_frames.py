@@ -55,6 +55,17 @@ def test_a_line_gives_back_what_was_written(outcome: Outcome) -> None:
 
 
 @settings(deadline=None)
+@given(st.lists(outcomes, min_size=1, max_size=4))
+def test_several_lines_are_read_as_each_of_them_is(several: list[Outcome]) -> None:
+    lines = [frames.row(outcome) for outcome in several]
+    answered = all(isinstance(outcome.result, Answer) for outcome in several)
+
+    assert frames.answers(lines) == ([frames.parse(line) for line in lines] if answered else None)
+    assert frames.answers([*lines[:-1], lines[-1].replace(b"1", b"2", 1)]) is None
+    assert frames.answers([*lines[:-1], lines[-1][:-1]]) is None
+
+
+@settings(deadline=None)
 @given(outcomes)
 def test_a_line_is_one_line_of_json_whose_first_member_tells_what_it_is(outcome: Outcome) -> None:
     line = frames.row(outcome)
