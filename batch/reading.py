@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, repeat
 
 from .answers import Schema, fits, response_format
 from .errors import InputError, JobError, RowError
@@ -149,9 +149,13 @@ class Selection:
 
     def _selected(self, chunk: Chunk) -> Iterator[tuple[Row, RowError | None]]:
         """The wanted rows; with an error where it cannot be told, for no row may go missing because of a condition."""
+        return self._met(chunk) if self._wanted else zip(chunk.rows(), repeat(None))
+
+    def _met(self, chunk: Chunk) -> Iterator[tuple[Row, RowError | None]]:
+        assert self._wanted
         for row in chunk.rows():
             error = None
-            if self._wanted is not None and not row.problem:
+            if not row.problem:
                 try:
                     if not self._wanted(row.values):
                         continue
@@ -159,8 +163,13 @@ class Selection:
                     error = unclear
             yield row, error
 
-    def _asked(self, rows: Iterable[tuple[Row, RowError | None]]) -> list[Asked]:
+    def _asked(self, wanted: Iterable[tuple[Row, RowError | None]]) -> list[Asked]:
         asked: list[Asked] = []
+        rows = list(wanted)
+        if not any(error for _, error in rows):
+            plain = [row for row, _ in rows]
+            if requests := self._prompts.several(plain):
+                return list(zip(plain, requests, strict=True))
         for row, error in rows:
             try:
                 if error:
@@ -267,36 +276,38 @@ class Reading:
             self._spool.close()
 
     def _unanswered(self, rows: list[Asked], tally: Tally) -> Iterator[Prompt]:
-        states = self._states([request.key for _, request in rows if isinstance(request, Request)])
-        numbers, names = [], []
-        due: list[Prompt] = []
-        cached = failed = 0
-        for index, (row, request) in enumerate(rows, self._spool.count):
-            numbers.append(row.number)
-            if isinstance(request, RowError):
-                names.append(NO_ID)
-                self._spool.problem(index, f"{row.place}: {request}")
-                failed += 1
-                continue
-            key, occurrence, state = next(states)
-            names.append(row_id(key, occurrence) if occurrence else key)
-            if state == "ok":
-                cached += 1
-            elif state in self._due:
-                due.append(Prompt(index, key, occurrence, request.body, request.content, request.tokens))
-            else:
-                failed += 1
-        self._spool.extend(numbers, names)
-        tally.cached += cached
-        tally.failed += failed
-        yield from due
+        requests = [request for _, request in rows if isinstance(request, Request)]
+        keys, occurrences, states = self._states([request.key for request in requests])
+        names = _ids(keys, occurrences)
+        places: Sequence[int] = range(self._spool.count, self._spool.count + len(rows))
+        if len(requests) < len(rows):
+            places, names = self._with_problems(rows, names)
+        self._spool.extend([row.number for row, _ in rows], names)
+        left = [at for at, state in enumerate(states) if state != "ok"]
+        due = [at for at in left if states[at] in self._due]
+        tally.cached += len(states) - len(left)
+        tally.failed += len(rows) - len(states) + len(left) - len(due)
+        for at in due:
+            request = requests[at]
+            yield Prompt(places[at], keys[at], occurrences[at], request.body, request.content, request.tokens)
 
-    def _states(self, keys: list[bytes]) -> Iterator[tuple[bytes, int, str]]:
-        """What is known of rows: the key under which that stands, the occurrence, and what the row came to."""
+    def _with_problems(self, rows: list[Asked], names: list[bytes]) -> tuple[list[int], list[bytes]]:
+        """Where the rows that can be asked stand among the selected ones, and `names` with a place for each of the others."""
+        places, every, following = [], [], iter(names)
+        for index, (row, request) in enumerate(rows, self._spool.count):
+            if isinstance(request, RowError):
+                every.append(NO_ID)
+                self._spool.problem(index, f"{row.place}: {request}")
+            else:
+                every.append(next(following))
+                places.append(index)
+        return places, every
+
+    def _states(self, keys: list[bytes]) -> tuple[list[bytes], list[int], list[str]]:
+        """What is known of rows: the keys under which that stands, the occurrences, and what each row came to."""
         journal = self._journal
         occurrences = journal.occurrences(keys)
-        again = any(occurrences)
-        handles = journal.find([row_id(key, nth) for key, nth in zip(keys, occurrences, strict=True)] if again else keys)
+        handles = journal.find(_ids(keys, occurrences))
         states = [journal.state(handle) if handle & 15 else "ok" for handle in handles.tolist()]
         looked = [at for at, state in enumerate(states) if state == "bad_answer" or (state == "ok" and self.doubtful)]
         anew = []
@@ -314,4 +325,8 @@ class Reading:
             found = journal.find([row_id(keys[at], occurrences[at]) for at in anew])
             for at, handle in zip(anew, found.tolist(), strict=True):
                 states[at] = journal.state(handle)
-        return zip(keys, occurrences, states, strict=True)
+        return keys, occurrences, states
+
+
+def _ids(keys: list[bytes], occurrences: list[int]) -> list[bytes]:
+    return [row_id(key, nth) for key, nth in zip(keys, occurrences, strict=True)] if any(occurrences) else keys

@@ -115,3 +115,10 @@ def test_lines_read_at_once_are_those_read_singly(lines: list[bytes]) -> None:
 
     if found is not None:
         assert repr(found) == repr([exact.loads(line) for line in lines])
+
+
+@given(st.lists(JSON | st.just("\ud800") | st.just(2**80)))
+def test_values_written_at_once_are_those_written_singly(values: list[Any]) -> None:
+    each = [exact.utf8(value) for value in values]
+
+    assert exact.lines(values) == (None if None in each else each)

@@ -243,3 +243,33 @@ def test_any_row_becomes_a_request_or_says_why_not(values: dict[str, Any], templ
         return
     with contextlib.suppress(RowError):
         ask(Row(0, "x, line 1", values))
+
+
+cells: st.SearchStrategy[Any] = st.sampled_from(["x", "", " \n", "naïve 😀", "\ud800", None, 7]) | st.text()
+columns = st.sampled_from(["prompt", "messages", "custom_id", "body", "text"])
+
+
+@given(
+    st.lists(st.dictionaries(columns, cells, max_size=3).map(lambda values: row(**values)) | st.just(row("torn")), max_size=4),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "column": columns,
+            "model": st.sampled_from(["", "m"]),
+            "template": st.just("{{ text }}"),
+            "system": st.just("{{ text }}"),
+            "row_params": st.just(["text"]),
+            "parameters": st.sampled_from([{"max_tokens": 5}, {"n": 2}, {"zz": "\ud800"}]),
+        },
+    ),
+)
+def test_several_rows_are_asked_as_each_of_them_is(rows: list[Row], given: dict[str, Any]) -> None:
+    ask = prompts(**given)
+    found = ask.several(rows)
+
+    if found is not None:
+        assert found == [ask(one) for one in rows]
+    elif rows and given.keys() <= {"column"}:
+        name = given.get("column", "prompt")
+        plain = [one for one in rows if isinstance(text := one.values.get(name), str) and text.strip() and text != "\ud800"]
+        assert len(plain) < len(rows)

@@ -274,3 +274,15 @@ def test_a_request_is_one_object_however_it_is_put_together(
         return
 
     assert write(messages) == (exact.dumps({"model": "m", **ours, "messages": messages, **others}), messages[-1]["content"])
+
+
+@given(st.lists(words), st.dictionaries(st.sampled_from(["temperature", "stop", "zz"]), words), st.booleans())
+def test_several_texts_are_written_as_each_of_them_is(several: list[str], parameters: dict[str, str], signed: bool) -> None:
+    write = WIRES["ails" if signed else "openai"].writer("m", parameters)
+    try:
+        "".join([*several, *(parameters.values())]).encode()
+    except UnicodeEncodeError:
+        assert write.texts(several) is None
+        return
+
+    assert write.texts(several) == [write([{"role": "user", "content": text}])[0] for text in several]

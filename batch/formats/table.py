@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -122,17 +123,18 @@ class Chunk(msgspec.Struct, frozen=True, dict=True):
 
     def rows(self) -> Iterator[Row]:
         """The chunk's rows, one by one."""
-        name, unit, problems = self.places.name, self.places.unit, self.problems
         objects: Iterable[dict[str, Any]] | None = self.objects
         if objects is None:
             names = self.columns
             objects = (dict(zip(names, cells, strict=True)) for cells in self.cells())
-        for position, (line, values) in enumerate(zip(self.places.lines, objects, strict=True)):
-            place = f"{name}, {unit} {line}"
-            if position in problems:
-                yield Row(self.first + position, place, {}, problems[position])
-            else:
-                yield Row(self.first + position, place, values)
+        numbers = range(self.first, self.first + len(self))
+        rows = starmap(Row, zip(numbers, self.places, objects, strict=True))
+        return map(self._unread, rows) if self.problems else rows
+
+    def _unread(self, row: Row) -> Row:
+        """A row with its problem, where it has one."""
+        problem = self.problems.get(row.number - self.first)
+        return Row(row.number, row.place, {}, problem) if problem else row
 
 
 class Layout(msgspec.Struct, frozen=True):

@@ -187,8 +187,7 @@ class Pass:
 
     def occurrences(self, keys: Sequence[bytes] | npt.NDArray[np.uint8]) -> list[int]:
         """How often each key was seen before, in this pass and, in order, within `keys`."""
-        content = keys.tobytes() if isinstance(keys, np.ndarray) else b"".join(keys)
-        each = [content[at : at + 16] for at in range(0, len(content), 16)]
+        each = [key.tobytes() for key in keys] if isinstance(keys, np.ndarray) else keys
         counts = dict.fromkeys(each, 1)
         before = [0] * len(each)
         if len(counts) < len(each):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -34,15 +34,51 @@ class Asked(msgspec.Struct, frozen=True):
     fields: dict[str, Any]
 
 
-Write = Callable[[Sequence[Message]], tuple[bytes, str]]
-"""Messages become a request's body as compact JSON, and the content of the last one; see `writer`."""
+class Write:
+    """Messages become a request's body as compact JSON, and the content of the last one.
+
+    Args:
+        before: The members in front of the messages.
+        behind: The parameters that follow these.
+    """
+
+    def __init__(self, before: dict[str, Any], behind: dict[str, Any]) -> None:
+        self._before = before
+        self._behind = behind
+        opening, parameters = exact.utf8(before), exact.utf8(behind)
+        self._plain = opening is not None and parameters is not None
+        self._opening = (opening or b"")[:-1]
+        self._end = b"%b%b" % (b"," if behind else b"", (parameters or b"")[1:])
+
+    def __call__(self, messages: Sequence[Message]) -> tuple[bytes, str]:
+        """The body of a request, and the content of its last message.
+
+        Raises:
+            RowError: No messages, a content that is neither text nor parts, half a surrogate pair, or a parameter that has no
+                JSON form.
+        """
+        said = _said(messages)
+        # Half a surrogate pair anywhere has the whole body written in ASCII.
+        if said is not None and self._plain and (written := exact.utf8(messages)):
+            return b'%b,"messages":%b%b' % (self._opening, written, self._end), said
+        content = _last_content(messages)
+        try:
+            return exact.dumps({**self._before, "messages": messages, **self._behind}), content
+        except (ValueError, RecursionError) as error:
+            raise RowError(f"a parameter or message has no JSON form: {error}") from None
+
+    def texts(self, texts: Sequence[str]) -> list[bytes] | None:
+        """The bodies of requests that are one text of a user each, at half of the time; None where one has to be looked at."""
+        written = exact.lines(texts) if self._plain else None
+        if written is None:
+            return None
+        opening = b'%b,"messages":[{"role":"user","content":' % self._opening
+        end = b"}]%b" % self._end
+        return [b"%b%b%b" % (opening, text, end) for text in written]
 
 
 def writer(signed: bool, model: str, parameters: Mapping[str, Any], stream: bool = False) -> Write:
     """How requests of one model and one set of parameters are written.
-
-    What is returned raises RowError for no messages, a content that is neither text nor parts, half a surrogate pair, or a
-    parameter that has no JSON form.
 
     Raises:
         RowError: No model, `n` over 1, or a parameter that is none.
@@ -61,20 +97,7 @@ def writer(signed: bool, model: str, parameters: Mapping[str, Any], stream: bool
     elif stream:
         body["stream"] = True
     others = {name: parameters[name] for name in sorted(parameters) if not (signed and name == "temperature")}
-    before, behind = exact.utf8(body), exact.utf8(others)
-
-    def write(messages: Sequence[Message]) -> tuple[bytes, str]:
-        said = _said(messages)
-        # Half a surrogate pair anywhere has the whole body written in ASCII.
-        if said is not None and before and behind and (written := exact.utf8(messages)):
-            return b'%b,"messages":%b%b%b' % (before[:-1], written, b"," if others else b"", behind[1:]), said
-        content = _last_content(messages)
-        try:
-            return exact.dumps({**body, "messages": messages, **others}), content
-        except (ValueError, RecursionError) as error:
-            raise RowError(f"a parameter or message has no JSON form: {error}") from None
-
-    return write
+    return Write(body, others)
 
 
 def write_request(
