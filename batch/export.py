@@ -11,8 +11,8 @@ import numpy as np
 from .answers import Schema, Unfit, judged
 from .errors import BatchError, CallError, JobError, TryLater
 from .formats import Sink, Source
-from .journal import Journal, Recorded
-from .records import Attempt
+from .journal import Handles, Journal, Recorded
+from .records import Answer, Attempt
 from .spool import RECORD, Spool, ids
 from .wires import Wire
 
@@ -36,6 +36,9 @@ RAW = "raw"
 RAW_INPUT = "raw_input"
 """The column for the text of lines that could not be read; there only when there are such lines."""
 
+FEW = 250
+"""Rows whose answers are read and shown at a time: with more of them, most would have left the processor's cache in between."""
+
 NOT_ASKED = "not asked yet: the run ended before it; the same command goes on"
 
 
@@ -56,18 +59,21 @@ class Written:
     first: str = ""
     kinds: dict[str, int] = field(default_factory=dict)
 
-    def count(self, members: dict[str, Any]) -> None:
-        """Count one row."""
-        self.rows += 1
-        kind = members["error_kind"]
-        if not kind:
-            self.ok += 1
-            self.truncated += members["finish_reason"] == "length"
-        elif kind == "pending":
-            self.pending += 1
-        else:
-            self.failed += 1
-            self.kinds[kind] = self.kinds.get(kind, 0) + 1
+    def count(self, rows: Sequence[dict[str, Any]]) -> list[int]:
+        """Count rows; returns which of them have no answer."""
+        kinds = [one["error_kind"] for one in rows]
+        without = [at for at, kind in enumerate(kinds) if kind]
+        self.rows += len(rows)
+        self.ok += len(rows) - len(without)
+        self.truncated += [one["finish_reason"] for one in rows].count("length")  # which only an answer has
+        for at in without:
+            if (kind := kinds[at]) == "pending":
+                self.pending += 1
+            else:
+                self.first = self.first or rows[at]["error"]
+                self.failed += 1
+                self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        return without
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +119,12 @@ def generated(recorded: Recorded | None, view: View) -> dict[str, Any]:
     """
     if recorded is None:
         return failed("pending", NOT_ASKED)
-    _, _, _, attempts, status, body, failure = recorded
+    body, failure = recorded.body, recorded.failure
     if failure and not body:
         return failed(failure.kind, failure.message, recorded)
     raw = {RAW: body.decode("utf-8")} if view.keep_raw else {}
     try:
-        answer, value = judged(body, status, view.wire, view.schema)
+        answer, value = judged(body, recorded.status, view.wire, view.schema)
         properties = view.schema.explode(value) if view.explode and view.schema else {}
     except CallError as error:
         return failed("bad_body", str(error), recorded) | raw
@@ -127,19 +133,33 @@ def generated(recorded: Recorded | None, view: View) -> dict[str, Any]:
         if failure and failure.message.startswith(words):
             words = failure.message  # it may also say what became of asking again
         return failed("bad_answer", words, recorded) | raw
-    told: dict[str, Any] = {
+    told = _answered(recorded, answer)
+    return told | properties | raw if properties or raw else told
+
+
+def several(recorded: Sequence[Recorded], view: View) -> list[dict[str, Any]]:
+    """`generated` of each of several rows; where all have a plain answer, in half of the time."""
+    answers = None
+    if not (view.keep_raw or view.schema or any(one.failure for one in recorded)):
+        answers = view.wire.answers([one.body for one in recorded], [one.status or 200 for one in recorded])
+    return [generated(one, view) for one in recorded] if answers is None else list(map(_answered, recorded, answers))
+
+
+def _answered(recorded: Recorded, answer: Answer) -> dict[str, Any]:
+    """The generated columns of a row that has an answer."""
+    attempts = recorded.attempts
+    return {
         "response": answer.text,
         "error": "",
         "error_kind": "",
-        "http_status": status,
+        "http_status": recorded.status,
         "answer_model": answer.model,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
         "attempts": len(attempts),
-        "latency_s": _latency(attempts),
+        "latency_s": round(attempts[-1].seconds, 3) if attempts else None,
     }
-    return told | properties | raw if properties or raw else told
 
 
 def failed(kind: str, words: str, recorded: Recorded | None = None) -> dict[str, Any]:
@@ -194,37 +214,39 @@ def export(
     nothing = dict.fromkeys(view.schema.columns) if view.explode and view.schema else {}
     problems = spool.problems(written.rows)
     trouble = next(problems, None)
-    records = _Records(spool.blocks(written.rows))
+    records = _Records(spool.blocks(written.rows), journal)
     try:
         for chunk in source.chunks():
             if not going_on():
                 raise TryLater("the output is not written yet: that would have taken too long; ails-batch export writes it")
-            wanted = records.below(chunk.first + len(chunk))
-            names = ids(wanted)
-            handles = journal.find(names)
-            known = iter(journal.read_many(handles[handles >= 0]))
-            positions, members = [], []
-            failures: dict[int, None] = {}
-            places = (wanted["number"].astype(np.int64) - chunk.first).tolist()
-            asked: list[bool] = names.any(axis=1).tolist()  # type: ignore[assignment]
-            for position, has_id, handle in zip(places, asked, handles.tolist(), strict=True):
-                if not has_id:
-                    if trouble is None or trouble[0] != written.rows:
-                        raise BatchError(f"row {written.rows + 1} has lost its reason: please run again with --fresh")
+            wanted, handles = records.below(chunk.first + len(chunk))
+            found = handles[handles >= 0]
+            members: list[dict[str, Any]] = []
+            for at in range(0, len(found), FEW):
+                members += several(journal.read_many(found[at : at + FEW]), view)
+            positions: list[int] = (wanted["number"].astype(np.int64) - chunk.first).tolist()
+            if len(members) < len(positions):
+                known = iter(members)
+                members = []
+                asked: list[bool] = ids(wanted).any(axis=1).tolist()  # type: ignore[assignment]
+                for position, has_id, handle in zip(positions, asked, handles.tolist(), strict=True):
+                    if has_id:
+                        members.append(next(known) if handle >= 0 else failed("pending", NOT_ASKED))
+                        continue
+                    row = written.rows + len(members)
+                    if trouble is None or trouble[0] != row:
+                        raise BatchError(f"row {row + 1} has lost its reason: please run again with --fresh")
                     one = failed("input", trouble[1])
                     if (text := chunk.raw_input.get(position)) is not None:
                         one[RAW_INPUT] = text
                     trouble = next(problems, None)
-                else:
-                    one = generated(next(known) if handle >= 0 else None, view)
-                written.count(one)
-                if kind := one["error_kind"]:
-                    written.first = written.first or (one["error"] if kind != "pending" else "")
-                    one |= nothing
-                    if kind != "pending":
-                        failures[position] = None
-                positions.append(position)
-                members.append({prefix + name: value for name, value in one.items()} if prefix else one)
+                    members.append(one)
+            without = written.count(members)
+            for at in without:
+                members[at] |= nothing
+            failures = dict.fromkeys(positions[at] for at in without if members[at]["error_kind"] != "pending")
+            if prefix:
+                members = [{prefix + name: value for name, value in one.items()} for one in members]
             sink.write(chunk, positions, members)
             if errors and failures:
                 errors.write(chunk, list(failures), [{}] * len(failures))
@@ -242,20 +264,27 @@ def export(
 
 
 class _Records:
-    """The spool's records, taken off in input order."""
+    """The spool's records and what the journal knows of them, taken off in input order.
 
-    def __init__(self, blocks: Iterator[np.ndarray[Any, Any]]) -> None:
-        self._blocks = blocks
-        self._rest: np.ndarray[Any, Any] | None = next(self._blocks, None)
+    Args:
+        blocks: The records.
+        journal: Is asked for a block at once: looking names up in sorted columns goes the faster the more they are.
+    """
 
-    def below(self, number: int) -> np.ndarray[Any, Any]:
-        """Take off the records of all rows before `number`."""
-        taken = []
+    def __init__(self, blocks: Iterator[np.ndarray[Any, Any]], journal: Journal) -> None:
+        self._blocks = ((block, journal.find(ids(block))) for block in blocks)
+        self._rest = next(self._blocks, None)
+
+    def below(self, number: int) -> tuple[np.ndarray[Any, Any], Handles]:
+        """Take off the records of all rows before `number`, with their handles."""
+        taken, handles = [np.empty(0, RECORD)], [np.empty(0, np.int64)]
         while self._rest is not None:
-            cut = int(np.searchsorted(self._rest["number"], number))
-            taken.append(self._rest[:cut])
-            if cut < len(self._rest):
-                self._rest = self._rest[cut:]
+            block, found = self._rest
+            cut = int(np.searchsorted(block["number"], number))
+            taken.append(block[:cut])
+            handles.append(found[:cut])
+            if cut < len(block):
+                self._rest = block[cut:], found[cut:]
                 break
             self._rest = next(self._blocks, None)
-        return np.concatenate(taken) if taken else np.empty(0, RECORD)
+        return np.concatenate(taken), np.concatenate(handles)

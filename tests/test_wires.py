@@ -286,3 +286,33 @@ def test_several_texts_are_written_as_each_of_them_is(several: list[str], parame
         return
 
     assert write.texts(several) == [write([{"role": "user", "content": text}])[0] for text in several]
+
+
+kept = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": st.sampled_from(
+            [[], [{"message": {"content": "x"}}], [{"message": {"content": None}, "finish_reason": "length"}]]
+        ),
+        "model": words | st.none(),
+        "usage": st.sampled_from([None, {}, {"prompt_tokens": 3, "completion_tokens": 0}]),
+        "object": st.sampled_from(["chat.completion", "error"]),
+        "error": st.sampled_from([None, {"code": 429}]),
+    },
+).map(lambda body: json.dumps(body).encode())
+
+
+@unhurried
+@given(st.lists(kept, max_size=3))
+def test_several_kept_answers_are_read_as_each_of_them_is(bodies: list[bytes]) -> None:
+    found = AILS.answers(bodies, [200] * len(bodies))
+
+    if found is not None:
+        assert found == [AILS.answer(body, 200, strictly=False) for body in bodies]
+
+
+def test_usual_answers_are_read_at_once() -> None:
+    body = OPENAI.write_answer("hi", model="m", id="chatcmpl-1", created=1, prompt_tokens=3, completion_tokens=4)
+
+    assert OPENAI.answers([body, body], [200, 201]) == [OPENAI.answer(body, status, strictly=False) for status in (200, 201)]
+    assert OPENAI.answers([body, b'{"object":"error"}'], [200, 200]) is None

@@ -28,6 +28,9 @@ _NO_MEMBER = (b"{", b" ", b"\t", b"\r")
 WIDE = 256
 """Columns that a chunk may gather from different lines before it ends."""
 
+FEW = 250
+"""Rows that are put together at a time; with more of them, what is put together leaves the processor's cache."""
+
 MOST_KEYS = 10_000
 """Columns that a table may have."""
 
@@ -274,7 +277,8 @@ class Writer:
         """Write the rows at `positions`, each with its generated members."""
         own = chunk.raw if isinstance(chunk.raw, list) else None
         if own and not chunk.problems:
-            self._put([splice(own[position], generated) for position, generated in zip(positions, members, strict=True)])
+            for at in range(0, len(positions), FEW):
+                self._put(_spliced([own[position] for position in positions[at : at + FEW]], members[at : at + FEW]))
             return
         lines: list[bytes] = []
         columns, table = ([], []) if own else (chunk.columns, chunk.cells())
@@ -300,6 +304,12 @@ class Writer:
         """Nothing is held back."""
 
 
+def _spliced(lines: list[bytes], members: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    """What `splice` makes of each of several lines."""
+    added = exact.lines(members) if all(members) else None
+    return list(map(splice, lines, members)) if added is None else list(map(_added, lines, added))
+
+
 def splice(line: bytes, members: Mapping[str, Any]) -> bytes:
     """A JSON object's own bytes with members added before its last brace.
 
@@ -307,12 +317,13 @@ def splice(line: bytes, members: Mapping[str, Any]) -> bytes:
         line: An object, perhaps with white space around it.
         members: What to add.
     """
-    if not members:
-        return line
-    added = exact.dumps(members if type(members) is dict else dict(members))
+    return _added(line, exact.dumps(members if type(members) is dict else dict(members))) if members else line
+
+
+def _added(line: bytes, members: bytes) -> bytes:
     if line[-1:] == b"}" and line[-2:-1] not in _NO_MEMBER:
-        return b"%b,%b" % (line[:-1], added[1:])
+        return b"%b,%b" % (line[:-1], members[1:])
     brace = line.rindex(b"}")
     head = line[:brace]
     comma = b"" if head.strip(b" \t\r\n") == b"{" else b","
-    return b"".join((head, comma, added[1:-1], line[brace:]))
+    return b"".join((head, comma, members[1:-1], line[brace:]))

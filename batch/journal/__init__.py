@@ -32,7 +32,7 @@ from .opening import cut, new_name, refuse_foreign, start, start_over
 from .replay import Replay, damaged, identity
 from .writer import Entry, Writer
 
-__all__ = ["STATES", "Journal", "MarkedRow", "Recorded"]
+__all__ = ["STATES", "Handles", "Journal", "MarkedRow", "Recorded"]
 
 STALE = 50_000
 """Lines that may stand behind the checkpoint before a new one is written; they replay in a tenth of a second."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
 import msgspec
 
 from ..records import Answer
-from .answer import DONE, read_answer, read_chunk, read_stream, write_answer, write_chunk
+from .answer import DONE, read_answer, read_answers, read_chunk, read_stream, write_answer, write_chunk
 from .refusal import clean, refusal
 from .request import Asked, Message, Write, read_request, write_request, writer
 
@@ -26,6 +26,8 @@ class Wire(msgspec.Struct, frozen=True):
         writer: `(model, parameters, stream=False) -> (messages) -> (body, content)`; both raise `RowError`.
         request: `(model, messages, parameters, stream=False) -> (body, content)`; raises `RowError`.
         answer: `(body, status, strictly=True) -> Answer`; raises `BadBody`, or for an error object what its status means.
+        answers: `(bodies, statuses) -> [Answer, …]` of bodies that were read strictly when they came; None where not all are
+            of the usual ones, and `answer` is to be asked for each.
         read_request: `(body) -> Asked`; raises `ValueError`.
         write_answer: `(text, model=…, …) -> body`.
     """
@@ -37,13 +39,14 @@ class Wire(msgspec.Struct, frozen=True):
     writer: Callable[..., Write]
     request: Callable[..., tuple[bytes, str]]
     answer: Callable[..., Answer]
+    answers: Callable[[Sequence[bytes], Sequence[int]], list[Answer] | None]
     read_request: Callable[[bytes], Asked]
     write_answer: Callable[..., bytes]
 
 
 def _wire(name: Literal["ails", "openai"], path: str, query: str, signed: bool) -> Wire:
     write = partial(writer, signed), partial(write_request, signed)
-    return Wire(name, path, query, signed, *write, read_answer, read_request, write_answer)
+    return Wire(name, path, query, signed, *write, read_answer, read_answers, read_request, write_answer)
 
 
 WIRES: dict[str, Wire] = {

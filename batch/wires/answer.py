@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Annotated
 
@@ -51,20 +51,33 @@ class _Usual(msgspec.Struct, gc=False):
     error: None = None
 
 
-_usual = msgspec.json.Decoder(_Usual).decode
+_usual = msgspec.json.Decoder(_Usual)
 
 
 def _read_usual(body: bytes, status: int) -> Answer | None:
     """The answer in a body that is known to be strict JSON; None where it is none of the usual ones."""
     try:
-        data = _usual(body)
+        data = _usual.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    if data.object == "error":
-        return None
+    return None if data.object == "error" else _answer(data, body, status)
+
+
+def _answer(data: _Usual, body: bytes, status: int) -> Answer:
     choice, usage = data.choices[0], data.usage or _UNTOLD
     reason = choice.finish_reason or ""
     return Answer(choice.message.content, data.model, reason, usage.prompt_tokens, usage.completion_tokens, body, status)
+
+
+def read_answers(bodies: Sequence[bytes], statuses: Sequence[int]) -> list[Answer] | None:
+    """What `read_answer` makes of each of several bodies of the journal's; None where not all are of the usual ones."""
+    try:
+        found = _usual.decode_lines(b"\n".join(bodies))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if len(found) != len(bodies) or any(data.object == "error" for data in found):
+        return None
+    return list(map(_answer, found, bodies, statuses))
 
 
 def read_answer(body: bytes, status: int = 200, *, strictly: bool = True) -> Answer:
