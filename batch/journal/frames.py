@@ -167,7 +167,7 @@ def parse(line: bytes) -> Recorded:
 
 
 def answers(lines: Sequence[bytes]) -> list[Recorded] | None:
-    """What `parse` makes of each of several lines, at half of the time; None where not all are plainly those of answers."""
+    """What `parse` makes of each of several lines, faster; None where not all are plainly those of answers."""
     contents = [line[:-SEAL] for line in lines]
     if [line[-SEAL:] for line in lines] != [b',"crc":"%08x"}\n' % crc32(content) for content in contents]:
         return None

@@ -131,7 +131,7 @@ class Prompts:
         return Request(self._key(written), written, content, size // CHARACTERS_A_TOKEN + answer, answer)
 
     def several(self, rows: Sequence[Row]) -> list[Request] | None:
-        """What is sent for each of several rows, at a third of the time; None where it is not plain that each is its column."""
+        """What is sent for each of several rows, faster; None where it is not plain that each is its column."""
         if self._template or self._system or self._row_params or not self._model:
             return None
         name = self._column

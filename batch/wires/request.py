@@ -68,7 +68,7 @@ class Write:
             raise RowError(f"a parameter or message has no JSON form: {error}") from None
 
     def texts(self, texts: Sequence[str]) -> list[bytes] | None:
-        """The bodies of requests that are one text of a user each, at half of the time; None where one has to be looked at."""
+        """The bodies of requests that are one text of a user each, faster; None where one has to be looked at."""
         written = exact.lines(texts) if self._plain else None
         if written is None:
             return None
