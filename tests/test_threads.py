@@ -174,7 +174,7 @@ def test_its_threads_end_with_it(opened: Open) -> None:
     run.engine.close()
     # But for the watch over deadlines, which serves a whole process, and the server's own.
     names = ("loop", "let in", "hire", "ask-")
-    assert until(lambda: not [one for one in set(threading.enumerate()) - before if one.name.startswith(names)])
+    assert not [one for one in set(threading.enumerate()) - before if one.name.startswith(names)]
 
 
 def test_a_bug_costs_its_row_alone(opened: Open) -> None:

@@ -51,6 +51,10 @@ class Loop(Generic[T]):
         self._closed = True
         self._wake()
 
+    def join(self, timeout: float) -> None:
+        """Wait until the thread of a closed loop has ended, for so many seconds at most."""
+        self._thread.join(timeout)
+
     def _wake(self) -> None:
         if self._asleep:
             self._asleep = False

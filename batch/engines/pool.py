@@ -69,6 +69,11 @@ class Pool(Generic[T]):
         self._closed = True
         self._waiting.set()
 
+    def join(self, timeout: float) -> None:
+        """Wait until the threads of a closed pool have ended, each for so many seconds at most."""
+        for thread in filter(None, [self._hirer, *self._threads]):
+            thread.join(timeout)
+
     def _hire_on(self) -> None:
         """Start threads for what waits."""
         while not self._closed or self._queue.qsize():

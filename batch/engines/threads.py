@@ -80,10 +80,13 @@ class Threads:
             return self._changed.wait_for(lambda: not self._letting_in and not self._out, timeout)
 
     def close(self) -> None:
-        """Let the threads end once nothing is out any more."""
+        """Let the threads end once nothing is out any more; when that is now, wait for them."""
         self._pool.close()
         if self._loop:
             self._loop.close()
+            if not self._out:
+                self._loop.join(1.0)
+                self._pool.join(1.0)
 
     def _open(self) -> None:
         self._loop = Loop(self._begin, self._over)
