@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..tally import Snapshot, Summary
 
 
-M_MMAP_THRESHOLD = -3
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Of mallopt(3)."""
 
 FILES = 4096
@@ -167,8 +167,12 @@ def _make_room() -> None:
     if soft < FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard) if hard > 0 else FILES, hard))
     # glibc raises this threshold as large blocks are freed and then keeps them: a third more memory at ten million rows.
+    # And it gives the rest back, and asks for it again, with every chunk of rows: a tenth of a long pass was spent on that.
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 65_536)
+        glibc = ctypes.CDLL(None)
+        glibc.mallopt(M_MMAP_THRESHOLD, 65_536)
+        glibc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
+        glibc.mallopt(M_TOP_PAD, 16 << 20)
 
 
 def the_job(source: str, settings: dict[str, Any]) -> Job:
