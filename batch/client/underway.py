@@ -108,7 +108,7 @@ class Underway:
                 self.attempt.moved = time.monotonic()
                 if self._is_seen():
                     return True
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         except OSError as error:
             if not self._come:  # else the beginning of an answer was lost on its way, which is not the same

@@ -72,7 +72,7 @@ class Loop(Generic[T]):
                         os.read(self._ear, 4096)
                     continue
                 item, under = key.data
-                if under.come():
+                if self._has_come(under):
                     self._selector.unregister(key.fd)
                     self._out -= 1
                     self._over(item, under)
@@ -83,12 +83,18 @@ class Loop(Generic[T]):
         os.close(self._mouth)
 
     def _send(self, item: T) -> None:
-        try:
+        under = None
+        # What goes wrong here, above all for lack of memory, comes again where somebody sees to it.
+        with contextlib.suppress(Exception):
             under = self._start(item)
-        except Exception:  # above all MemoryError; it comes again where somebody sees to it
-            under = None
-        if under is None or under.stuck:
-            self._over(item, under)
-            return
-        self._selector.register(under.fileno(), selectors.EVENT_READ, (item, under))
-        self._out += 1
+            if under and not under.stuck:
+                self._selector.register(under.fileno(), selectors.EVENT_READ, (item, under))
+                self._out += 1
+                return
+        self._over(item, under)
+
+    def _has_come(self, under: Underway) -> bool:
+        try:
+            return under.come()
+        except Exception:
+            return True

@@ -17,7 +17,7 @@ __all__ = ["DONE", "WIRES", "Asked", "Message", "Wire", "Write", "clean", "read_
 
 
 class Wire(msgspec.Struct, frozen=True):
-    """How one protocol is written and read: a client's two functions, a gateway's two.
+    """How one protocol is written and read: a client's functions, a gateway's two.
 
     Attributes:
         name: The protocol's.
