@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -33,9 +33,9 @@ class Loop(Generic[T]):
         self._asleep = False
         self._closed = False
         self._out = 0
-        self._ear, self._mouth = os.pipe()
-        os.set_blocking(self._ear, False)
-        os.set_blocking(self._mouth, False)
+        self._ear, self._mouth = socket.socketpair()
+        self._ear.setblocking(False)
+        self._mouth.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._ear, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
@@ -58,7 +58,8 @@ class Loop(Generic[T]):
     def _wake(self) -> None:
         if self._asleep:
             self._asleep = False
-            os.write(self._mouth, b".")
+            with contextlib.suppress(OSError):  # it ended a moment ago
+                self._mouth.send(b".")
 
     def _run(self) -> None:
         while not (self._closed and not self._out and not self._inbox):
@@ -69,7 +70,7 @@ class Loop(Generic[T]):
             for key, _ in ready:
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
-                        os.read(self._ear, 4096)
+                        self._ear.recv(4096)
                     continue
                 item, under = key.data
                 if self._has_come(under):
@@ -79,8 +80,8 @@ class Loop(Generic[T]):
             for _ in range(len(self._inbox)):
                 self._send(self._inbox.popleft())
         self._selector.close()
-        os.close(self._ear)
-        os.close(self._mouth)
+        self._ear.close()
+        self._mouth.close()
 
     def _send(self, item: T) -> None:
         under = None
