@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
-from typing import NoReturn
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
@@ -84,13 +83,9 @@ class Asking:
         Raises:
             Denied, BatchError: As by `__call__`.
         """
-
-        def until_it_ends() -> Answer | Failure:
-            while (end := self._retrying(one)) is None:
-                pass
-            return end
-
-        return self._outcome(one, until_it_ends)
+        while (end := self._outcome(one, self._retrying)) is None:
+            pass
+        return end
 
     def take(self, one: Asked) -> Outcome | None:
         """Take the answer of the attempt that is under way; None where that is not the prompt's end, for `go_on` to wait.
@@ -98,18 +93,20 @@ class Asking:
         Raises:
             Denied, BatchError: As by `__call__`.
         """
-        try:
-            end = self._attempt(one)
-        except Transient as error:
-            one.transient = error
-            return None
-        except Exception as error:
-            return self._outcome(one, partial(_raise, error))
-        return None if end is None else one.outcome(end)
 
-    def _outcome(self, one: Asked, work: Callable[[], Answer | Failure]) -> Outcome:
+        def once(one: Asked) -> Answer | Failure | None:
+            try:
+                return self._attempt(one)
+            except Transient as error:
+                one.transient = error
+                return None
+
+        return self._outcome(one, once)
+
+    def _outcome(self, one: Asked, work: Callable[[Asked], Answer | Failure | None]) -> Outcome | None:
         try:
-            return one.outcome(work())
+            end = work(one)
+            return None if end is None else one.outcome(end)
         except Denied:
             raise
         except CallError as error:
@@ -152,10 +149,6 @@ class Asking:
             retry=retry_if_exception_type(Transient), stop=one.used_up, wait=one.backoff, sleep=self.sleep, reraise=True
         )
         return retrying(failed_once)
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
 
 
 class Asked:

@@ -281,7 +281,7 @@ def test_where_the_machine_gives_no_more_threads_those_there_are_do_the_work(
 
     def refuse(thread: threading.Thread) -> None:
         started.append(thread)
-        if len(started) > 1 + given:  # the first one is the thread that starts the others
+        if len(started) > given:
             raise RuntimeError("can't start new thread")
         start(thread)
 

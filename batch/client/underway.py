@@ -79,8 +79,8 @@ class Underway:
             if self._sock.gettimeout() != 0:
                 self._sock.settimeout(0)
 
-    def send(self) -> bool:
-        """Send without waiting; whether everything went out."""
+    def send(self) -> None:
+        """Send what the network takes without waiting."""
         try:
             self._unsent = self._unsent[self._sock.send(self._unsent) :]
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -89,7 +89,6 @@ class Underway:
             self._unsent = b""  # a server may have answered and closed before it has read everything
         except OSError as error:
             self.error = error
-        return not self._unsent and not self.error
 
     def fileno(self) -> int:
         """The socket's, to be watched for reading."""

@@ -53,14 +53,12 @@ class Pool(Generic[T]):
         self._most = FEW
         self._ended = 0
         self._looked = clock.monotonic(), cpu(), 0
-        self._hirer: threading.Thread | None = None
+        self._hirer = threading.Thread(target=self._hire_on, name="hire", daemon=True)
+        self._hirer.start()
 
     def put(self, item: T) -> None:
         """Have an item worked on, by the next thread that is free."""
         self._queue.put(item)
-        if self._hirer is None:
-            self._hirer = threading.Thread(target=self._hire_on, name="hire", daemon=True)
-            self._hirer.start()
         if not self._waiting.is_set():
             self._waiting.set()
 
@@ -71,15 +69,16 @@ class Pool(Generic[T]):
 
     def join(self, timeout: float) -> None:
         """Wait until the threads of a closed pool have ended, each for so many seconds at most."""
-        for thread in filter(None, [self._hirer, *self._threads]):
+        for thread in [self._hirer, *self._threads]:
             thread.join(timeout)
 
     def _hire_on(self) -> None:
         """Start threads for what waits."""
         while not self._closed or self._queue.qsize():
-            if not self._queue.qsize() and not self._closed:
+            if not self._queue.qsize():
                 self._waiting.clear()
-                if not self._queue.qsize():
+                # Looked at again after the clearing, for either may have changed in between.
+                if not self._queue.qsize() and not self._closed:
                     self._waiting.wait()
             if self._queue.qsize():
                 self._hire()

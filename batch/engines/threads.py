@@ -51,7 +51,7 @@ class Threads:
         self._changed = threading.Condition()
         self._out = 0
         self._letting_in: threading.Thread | None = None
-        self._pool: Pool[Asked] = Pool(self._go_on, width)
+        self._pool: Pool[Asked] | None = None
         self._loop: Loop[Asked] | None = None
 
     def put(self, prompt: Prompt) -> bool:
@@ -81,19 +81,20 @@ class Threads:
 
     def close(self) -> None:
         """Let the threads end once nothing is out any more; when that is now, wait for them."""
-        self._pool.close()
-        if self._loop:
+        if self._loop and self._pool:
             self._loop.close()
+            self._pool.close()
             if not self._out:
                 self._loop.join(1.0)
                 self._pool.join(1.0)
 
     def _open(self) -> None:
+        self._pool = Pool(self._go_on, self._width)
         self._loop = Loop(self._begin, self._over)
-        self._letting_in = threading.Thread(target=self._let_in, args=(self._loop,), name="let in", daemon=True)
+        self._letting_in = threading.Thread(target=self._let_in, args=(self._loop, self._pool), name="let in", daemon=True)
         self._letting_in.start()
 
-    def _let_in(self, loop: Loop[Asked]) -> None:
+    def _let_in(self, loop: Loop[Asked], pool: Pool[Asked]) -> None:
         """Hand on what has its permit and its turn, in order."""
         while (prompt := self._ahead.get()) is not None:
             # Half of the queue at a time, so that whoever fills it is woken once for many.
@@ -107,7 +108,7 @@ class Threads:
             try:
                 one.turn = one.begin()
             except Exception:
-                self._pool.put(one)  # where it is tried again, and what comes of it is the prompt's end
+                pool.put(one)  # where it is tried again, and what comes of it is the prompt's end
             else:
                 loop.send(one)
         with self._changed:
@@ -124,6 +125,7 @@ class Threads:
 
     def _over(self, one: Asked, under: Underway | None) -> None:
         """Take an answer that is there; what has to be waited for is for the pool."""
+        assert self._pool
         if under and under.whole and self._see_home(one.prompt, partial(self._asking.take, one)):
             self._home()
         else:
