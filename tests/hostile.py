@@ -470,3 +470,12 @@ class Tunnel:
                 goal.sendall(data)
         with contextlib.suppress(OSError):
             goal.shutdown(socket.SHUT_WR)
+
+
+@behaviour
+def twice(server: Hostile, connection: socket.socket, received: Received) -> bool:
+    """Answers, and a moment later once more, with other words."""
+    connection.sendall(response(answer()))
+    server.wait(0.05)
+    connection.sendall(response(answer().replace(b"four", b"five")))
+    return True

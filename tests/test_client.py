@@ -312,6 +312,14 @@ def test_a_connection_lost_while_idle_costs_nothing(server: Hostile, ask: Ask) -
 
 
 @every_way
+def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_rows(server: Hostile, ask: Ask) -> None:
+    asked = client(server.url("twice"))
+    for _ in range(3):
+        assert ask(asked, prompt()).answer.text == "four"
+        time.sleep(0.2)  # the second answer is on its way meanwhile
+
+
+@every_way
 def test_the_free_retry_happens_once(ask: Ask) -> None:
     with Hostile() as server:
         asked = client(server.url("drops_after_first"))

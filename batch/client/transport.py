@@ -28,9 +28,6 @@ from .underway import Underway
 IDLE = 60.0
 """Seconds that may pass between two pieces of a body."""
 
-FRESH = 0.5
-"""Seconds of idleness within which nobody looks whether a kept connection was closed meanwhile."""
-
 TICK = 0.2
 """Seconds between two looks at the deadlines."""
 
@@ -142,16 +139,13 @@ class Connection(HTTPConnection):
     """
 
     served = 0
-    idle_since = 0.0
     attempt: Attempt | None = None
 
     @property
     def is_connected(self) -> bool:
         """Whether the pool may hand it out again."""
-        if _here.attempt.fresh or self.sock is None:
-            return False
-        # No server means to close a connection that soon; and should one, the request goes out once more.
-        return time.monotonic() - self.idle_since < FRESH or super().is_connected
+        # Also one on which something came that nobody asked for is none: it would be taken for the next row's answer.
+        return not _here.attempt.fresh and super().is_connected
 
     def connect(self) -> None:
         """Connect, within urllib3's connect timeout; from then on the watch alone keeps time."""
@@ -382,7 +376,6 @@ class Transport(HTTPAdapter):
 
     def _keep(self, connection: Connection) -> None:
         """Its answer was read, so it may be used again."""
-        connection.idle_since = time.monotonic()
         pool = self._pool.pool
         try:
             if pool:
