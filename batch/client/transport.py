@@ -118,10 +118,8 @@ class Watch:
             for attempt in list(self._attempts.values()):
                 if now > attempt.deadline:
                     attempt.cut(f"no answer within {attempt.seconds:g} s")
-                    self.end(attempt)
                 elif attempt.moved and now > attempt.moved + IDLE:
                     attempt.cut(f"the answer stopped half-way for {IDLE:g} s")
-                    self.end(attempt)
             time.sleep(TICK)
 
 
