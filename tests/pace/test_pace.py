@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import random
 import threading
 import time
 from bisect import bisect_right
@@ -305,7 +306,9 @@ def drive(server: Limited, pace: Pace, rows: int, workers: int, attempts: int = 
                     turn.done(attempt(connection))
                     break
                 except CallError as error:
-                    charged += turn.failed(error)
+                    if turn.failed(error):
+                        charged += 1
+                        time.sleep(random.random() * 0.5 * 2**charged)  # as whoever asks for rows waits before the next attempt
             else:
                 with guard:
                     lost += row is not None
