@@ -17,7 +17,7 @@ from .answers import Schema, Unfit
 from .client.underway import Underway
 from .clock import SYSTEM, Clock
 from .errors import BatchError, CallError, Denied, Transient
-from .pace import Pace, Stopped, Turn
+from .pace import Pace, Place, Stopped, Turn
 from .records import Answer, Attempt, Failure, Outcome, Prompt, Reply
 
 BACKOFF = wait_random_exponential(multiplier=0.5, max=20)
@@ -169,6 +169,7 @@ class Asked:
         self.under: Underway | None = None
         self.transient: Transient | None = None
         self._asking = asking
+        self._place: Place | None = None
         self._started = 0.0
         self._repairs = 0
         self._spent = 0
@@ -187,9 +188,36 @@ class Asked:
             BatchError: The run is to end.
             TooLarge: The request never may.
         """
+        self._look()
+        return self._begun(self._asking.pace.turn(self.prompt.tokens))
+
+    def begins(self, wake: Callable[[], object]) -> float | None:
+        """Take the turn for one attempt without waiting.
+
+        Args:
+            wake: Called, from any thread, when it is worth asking again before the time that was told.
+
+        Returns:
+            None with `turn` taken, else the seconds after which to ask again.
+
+        Raises:
+            BatchError, TooLarge: As by `begin`.
+        """
+        if not self._place:
+            self._look()
+            self._place = self._asking.pace.place(self.prompt.tokens, wake)
+        turn = self._place.turn()
+        if isinstance(turn, float):
+            return turn
+        self._place = None
+        self.turn = self._begun(turn)
+        return None
+
+    def _look(self) -> None:
         if self._asking.stopping.is_set():
             raise Stopped("the run is being stopped")
-        turn = self._asking.pace.turn(self.prompt.tokens)
+
+    def _begun(self, turn: Turn) -> Turn:
         try:
             if not self._started:
                 self._asking.sending(self.prompt)

@@ -296,10 +296,10 @@ class Trip:
         self.stack.callback(engine.close)
         return engine
 
-    def _admitted(self, prompt: Prompt) -> bool:
-        admitted = False
+    def _admitted(self, prompt: Prompt, again: Callable[[], object]) -> bool | None:
+        admitted: bool | None = False
         with self._ending():
-            admitted = self._take_off(prompt)
+            admitted = self._take_off(prompt, again)
         return admitted  # noqa: RET504 (what goes wrong ends there)
 
     def _see_home(self, prompt: Prompt, work: Callable[[], Outcome | None]) -> bool:
@@ -315,12 +315,12 @@ class Trip:
             self._come_home(prompt, end)
         return True
 
-    def _take_off(self, prompt: Prompt) -> bool:
-        """Take the permit that a row holds from now until its outcome is durable, or dropped."""
-        if not self.pace.acquire():
-            return False
-        self.flying[prompt.index] = prompt.id
-        return True
+    def _take_off(self, prompt: Prompt, again: Callable[[], object] | None = None) -> bool | None:
+        """Take the permit that a row holds from now until its outcome is durable, or dropped; see `Pace.ask`."""
+        admitted = self.pace.ask(again) if again else self.pace.acquire()
+        if admitted:
+            self.flying[prompt.index] = prompt.id
+        return admitted
 
     def _come_home(self, prompt: Prompt, end: Outcome | BatchError) -> None:
         """A row's end: judged and journaled, or the run's end, which leaves the row pending."""

@@ -355,6 +355,14 @@ def idle_drop(_: Hostile, connection: socket.socket, received: Received) -> bool
 
 
 @behaviour
+def answers_and_hangs_up(server: Hostile, connection: socket.socket, _: Received) -> bool:
+    """Closes each connection a moment after its first answer, which does not say so."""
+    connection.sendall(response(answer()))
+    server.wait(0.05)
+    return False
+
+
+@behaviour
 def drops_after_first(server: Hostile, connection: socket.socket, __: Received) -> bool:
     """Answers the first request of all, and no other."""
     if server.requests["drops_after_first"] > 1:

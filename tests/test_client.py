@@ -66,7 +66,7 @@ def by_readiness(asked: Client, one: Prompt) -> Reply:
     assert under
     if not under.stuck:
         with selectors.DefaultSelector() as selector:
-            selector.register(under.fileno(), selectors.EVENT_READ)
+            selector.register(under.sock, selectors.EVENT_READ)
             while not under.come():
                 assert selector.select(60)
     return asked.call(one, under=under)

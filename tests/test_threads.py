@@ -50,13 +50,22 @@ class Run:
         self.client = Client(self.server.url(self.behaviour), "ails", Credentials(KEY, SECRET), connections=self.width)
         asking = Asking(self.client.call, Pace(), stopping=self.stopping)
         self.left = threading.Semaphore(self.permits)
+        self.again: Callable[[], object] = lambda: None
         self.engine = Threads(asking, self.client.start, self.take_off, self.see_home, self.stopping, width=lambda: self.width)
 
-    def take_off(self, one: Prompt) -> bool:
-        while not self.left.acquire(timeout=0.01):
-            if self.stopping.is_set():
-                return False
-        return True
+    def take_off(self, one: Prompt, again: Callable[[], object]) -> bool | None:
+        self.again = again
+        if self.left.acquire(blocking=False):
+            return True
+        return False if self.stopping.is_set() else None
+
+    def release(self, count: int = 1) -> None:
+        self.left.release(count)
+        self.again()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.again()
 
     def see_home(self, one: Prompt, work: Callable[[], Outcome | None]) -> bool:
         try:
@@ -97,7 +106,7 @@ def test_every_prompt_is_answered_once_over_no_more_connections_than_are_in_flig
     def see_home(one: Prompt, work: Callable[[], Outcome | None]) -> bool:
         came = run.see_home(one, work)
         if came:
-            run.left.release()
+            run.release()
         return came
 
     run.left, run.engine._see_home = threading.Semaphore(8), see_home
@@ -136,7 +145,7 @@ def test_no_more_of_the_input_is_taken_than_the_queue_holds(opened: Open) -> Non
     feeder.join(1.2)
     assert feeder.is_alive()
     assert len(taken) <= QUEUED * 4 + 1
-    run.left.release(100)
+    run.release(100)
     feeder.join(30)
     run.engine.finish()
     assert run.engine.wait(30)
@@ -148,7 +157,7 @@ def test_what_was_admitted_is_seen_to_its_end_and_the_rest_is_dropped(opened: Op
     for index in range(8):
         assert run.engine.put(prompt(index))
     assert until(lambda: len(run.home) == 3)
-    run.stopping.set()
+    run.stop()
     assert not run.engine.put(prompt(8))
     run.engine.finish()
     assert run.engine.wait(30)
@@ -173,8 +182,28 @@ def test_its_threads_end_with_it(opened: Open) -> None:
     assert run.engine.wait(30)
     run.engine.close()
     # But for the watch over deadlines, which serves a whole process, and the server's own.
-    names = ("loop", "let in", "hire", "ask-")
+    names = ("loop", "hire", "ask-")
     assert not [one for one in set(threading.enumerate()) - before if one.name.startswith(names)]
+
+
+def test_the_loop_sleeps_whatever_becomes_of_connections_that_nobody_uses(opened: Open) -> None:
+    run = opened("answers_and_hangs_up")
+    for index in range(20):
+        run.engine.put(prompt(index))
+    assert until(lambda: len(run.home) == 20)
+    loop, rounds = run.engine._loop, []
+    assert loop
+    more = loop._more
+    loop._more = lambda: rounds.append(0) or more()  # type: ignore[func-returns-value]
+    loop.wake()
+    time.sleep(0.5)
+    assert len(rounds) <= 20
+    for index in range(20, 40):
+        run.engine.put(prompt(index))
+    run.engine.finish()
+    assert run.engine.wait(30)
+    assert all(isinstance(end, Outcome) and end.answer for end in run.home.values())
+    assert len(run.home) == 40
 
 
 def test_a_bug_costs_its_row_alone(opened: Open) -> None:

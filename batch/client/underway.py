@@ -38,6 +38,7 @@ class Underway:
         error: Why it did not go out.
 
     Attributes:
+        sock: What the answer comes on.
         whole: Whether the answer is all there and calls for no other request: reading it waits for nothing.
         error: Why nothing comes of it.
         status, headers, length_remaining: The answer's, once it is whole.
@@ -47,7 +48,6 @@ class Underway:
         "_at",
         "_come",
         "_fields",
-        "_sock",
         "_unsent",
         "attempt",
         "connection",
@@ -55,6 +55,7 @@ class Underway:
         "headers",
         "length_remaining",
         "skew",
+        "sock",
         "started",
         "status",
         "whole",
@@ -75,24 +76,20 @@ class Underway:
         self._fields: Fields | None = None
         self._unsent = request
         if connection:
-            self._sock = cast("socket.socket", connection.sock)
-            if self._sock.gettimeout() != 0:
-                self._sock.settimeout(0)
+            self.sock = cast("socket.socket", connection.sock)
+            if self.sock.gettimeout() != 0:
+                self.sock.settimeout(0)
 
     def send(self) -> None:
         """Send what the network takes without waiting."""
         try:
-            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            self._unsent = self._unsent[self.sock.send(self._unsent) :]
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except BrokenPipeError:
             self._unsent = b""  # a server may have answered and closed before it has read everything
         except OSError as error:
             self.error = error
-
-    def fileno(self) -> int:
-        """The socket's, to be watched for reading."""
-        return self._sock.fileno()
 
     @property
     def stuck(self) -> bool:
@@ -102,7 +99,7 @@ class Underway:
     def come(self) -> bool:
         """Take what has come; True once nothing more is to be waited for here: it is whole, or its reader has to wait."""
         try:
-            while piece := self._sock.recv(_PIECE):
+            while piece := self.sock.recv(_PIECE):
                 self._come += piece
                 self.attempt.moved = time.monotonic()
                 if self._is_seen():
@@ -122,16 +119,16 @@ class Underway:
         Raises:
             OSError: The connection is lost.
         """
-        self._sock.settimeout(None)
+        self.sock.settimeout(None)
         if self._unsent:
             with contextlib.suppress(BrokenPipeError):  # the server may have answered already
-                self._sock.sendall(self._unsent)
+                self.sock.sendall(self._unsent)
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """What has come, and behind it what is still to come; `http.client` asks its socket for a file, so this has one."""
         if self.whole:
             return io.BufferedReader(cast("io.RawIOBase", io.BytesIO(self._come)))
-        return io.BufferedReader(_Come(self._come, self._sock.makefile("rb", buffering=0)))
+        return io.BufferedReader(_Come(self._come, self.sock.makefile("rb", buffering=0)))
 
     def read1(self, amt: int, decode_content: bool = False) -> bytes:
         """The body, at once; nothing the second time."""

@@ -57,7 +57,7 @@ class Processes:
     def __init__(
         self,
         asking: Asking,
-        take_off: Callable[[Prompt], bool],
+        take_off: Callable[[Prompt], bool | None],
         come_home: Callable[[Prompt, End], None],
         stopping: threading.Event,
         *,

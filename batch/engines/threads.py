@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from ..asking import Asked, Asking
 from ..client.underway import Underway
@@ -18,12 +19,13 @@ QUEUED = 2
 
 
 class Threads:
-    """A thread that lets prompts in, a loop that sends them, a pool of threads that connect, try again and read slow answers.
+    """A loop that lets prompts in and sends them, and a pool of threads that connect, try again and read slow answers.
 
     Args:
         asking: What an attempt is and when the next one is due.
         start: Sends an attempt without waiting: `Client.start`.
-        take_off: Waits for a prompt's permit; False once the run is stopping. It must not raise.
+        take_off: Takes a prompt's permit: True with it; False once the run is stopping; None for later, when it calls what it
+            is given. It must neither raise nor wait.
         see_home: Does what may bring a prompt to its end, and says whether it has. It must not raise.
         stopping: Once set, `put` takes no more, and what has no permit yet is dropped.
         width: How many may be in flight now.
@@ -33,7 +35,7 @@ class Threads:
         self,
         asking: Asking,
         start: Callable[..., Underway | None],
-        take_off: Callable[[Prompt], bool],
+        take_off: Callable[[Prompt, Callable[[], object]], bool | None],
         see_home: Callable[[Prompt, Callable[[], Outcome | None]], bool],
         stopping: threading.Event,
         *,
@@ -46,11 +48,14 @@ class Threads:
         self._stopping = stopping
         self._width = width
         self._ahead: SimpleQueue[Prompt | None] = SimpleQueue()
+        self._hungry = False
         self._room = threading.Event()
         self._enough = 0
         self._changed = threading.Condition()
         self._out = 0
-        self._letting_in: threading.Thread | None = None
+        self._next: Asked | None = None
+        self._admitted = False
+        self._open = False
         self._pool: Pool[Asked] | None = None
         self._loop: Loop[Asked] | None = None
 
@@ -59,9 +64,9 @@ class Threads:
         while not self._stopping.is_set():
             width = self._width()
             if self._ahead.qsize() < QUEUED * width:
-                self._ahead.put(prompt)
-                if not self._letting_in:
-                    self._open()
+                if not self._loop:
+                    self._begin_with()
+                self._take_in(prompt)
                 return True
             self._enough = width
             self._room.clear()
@@ -72,12 +77,13 @@ class Threads:
 
     def finish(self) -> None:
         """No more prompts come."""
-        self._ahead.put(None)
+        if self._loop:
+            self._take_in(None)
 
     def wait(self, timeout: float) -> bool:
         """Wait until every prompt has come home or was dropped; False when `timeout` seconds were not enough."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._letting_in and not self._out, timeout)
+            return self._changed.wait_for(lambda: not self._open and not self._out, timeout)
 
     def close(self) -> None:
         """Let the threads end once nothing is out any more; when that is now, wait for them."""
@@ -88,32 +94,62 @@ class Threads:
                 self._loop.join(1.0)
                 self._pool.join(1.0)
 
-    def _open(self) -> None:
+    def _begin_with(self) -> None:
+        self._open = True
         self._pool = Pool(self._go_on, self._width)
-        self._loop = Loop(self._begin, self._over)
-        self._letting_in = threading.Thread(target=self._let_in, args=(self._loop, self._pool), name="let in", daemon=True)
-        self._letting_in.start()
+        self._loop = Loop(self._begin, self._over, self._let_in)
 
-    def _let_in(self, loop: Loop[Asked], pool: Pool[Asked]) -> None:
-        """Hand on what has its permit and its turn, in order."""
-        while (prompt := self._ahead.get()) is not None:
+    def _take_in(self, prompt: Prompt | None) -> None:
+        assert self._loop
+        self._ahead.put(prompt)
+        if self._hungry:
+            self._hungry = False
+            self._loop.wake()
+
+    def _let_in(self) -> float | None:
+        """Send what may go by now, in order; the seconds after which to look again."""
+        assert self._loop
+        assert self._pool
+        while one := self._next or self._come_in():
+            self._next = one
+            if not self._admitted:
+                admitted = self._take_off(one.prompt, self._loop.wake)
+                if admitted is None:
+                    return None
+                if not admitted:
+                    self._next = None
+                    continue
+                self._admitted = True
+                with self._changed:
+                    self._out += 1
+            try:
+                if (pause := one.begins(self._loop.wake)) is not None:
+                    return pause
+            except Exception:
+                send: Callable[[Asked], None] = self._pool.put  # where it is tried again, and what comes of it is its end
+            else:
+                send = self._loop.send
+            self._next, self._admitted = None, False
+            send(one)
+        return None
+
+    def _come_in(self) -> Asked | None:
+        """The next prompt, where there is one."""
+        prompt = None
+        if self._open:
+            self._hungry = True
+            # Looked at after the flag was set: who puts something in there before that does not wake, and after that does.
+            with contextlib.suppress(Empty):
+                prompt = self._ahead.get_nowait()
+                self._hungry = False
+                if prompt is None:
+                    with self._changed:
+                        self._open = False
+                        self._changed.notify_all()
             # Half of the queue at a time, so that whoever fills it is woken once for many.
             if self._ahead.qsize() <= self._enough and not self._room.is_set():
                 self._room.set()
-            if not self._take_off(prompt):
-                continue
-            with self._changed:
-                self._out += 1
-            one = Asked(self._asking, prompt)
-            try:
-                one.turn = one.begin()
-            except Exception:
-                pool.put(one)  # where it is tried again, and what comes of it is the prompt's end
-            else:
-                loop.send(one)
-        with self._changed:
-            self._letting_in = None
-            self._changed.notify_all()
+        return Asked(self._asking, prompt) if prompt else None
 
     def _begin(self, one: Asked, *, wait: bool = False) -> Underway | None:
         if one.under is None and one.turn:

@@ -6,8 +6,8 @@ It only decides; it never waits. `Pace` puts threads and a lock around it, a sim
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Event
 
 from ..errors import CallError, Throttled, TimedOut, TooLarge, Transient
 from ..records import Hints
@@ -29,7 +29,7 @@ class Ticket:
         booking: The reserved time, once there is one.
         overtaken: Whether one with a later time went before it, because its holder woke late.
         timer: Until when its holder sleeps.
-        event: What wakes its holder.
+        wake: Tells its holder to look again.
         out: How many were out when it went, itself included; 0 while it has not gone.
         number, sent_tokens: What the gate called it.
         cohort: What the window called it.
@@ -41,7 +41,7 @@ class Ticket:
     booking: Booking | None = None
     overtaken: bool = False
     timer: float = float("inf")
-    event: Event | None = None
+    wake: Callable[[], object] | None = None
     out: int = 0
     number: int = 0
     sent_tokens: float = 0.0
@@ -204,8 +204,8 @@ class Line:
     def wake_all(self) -> None:
         """Wake everybody in line."""
         for ticket in (*self._waiting, *self._booked):
-            if ticket.event is not None:
-                ticket.event.set()
+            if ticket.wake:
+                ticket.wake()
 
     def cancel(self, ticket: Ticket) -> None:
         """Nothing was sent: everything that was taken is given back."""

@@ -48,6 +48,56 @@ class Turn:
         self._pace._cancel(self._ticket)
 
 
+class Place:
+    """A place in line for one attempt, for somebody who does not wait there.
+
+    Args:
+        pace: Whose line.
+        tokens: The estimate for prompt and answer.
+        wake: Called, from any thread and with the line locked, when it is worth looking before the time that was told.
+    """
+
+    __slots__ = ("_pace", "_ticket", "_tokens", "_wake")
+
+    def __init__(self, pace: Pace, tokens: int, wake: Callable[[], object]) -> None:
+        self._pace = pace
+        self._tokens = tokens
+        self._wake = wake
+        self._ticket: Ticket | None = None
+
+    def turn(self) -> Turn | float:
+        """The turn where it has come, else the seconds after which to look again; the first look takes the place.
+
+        Raises:
+            TooLarge, Stopped, Outage: As by `Pace.turn`; the place is given up.
+        """
+        pace = self._pace
+        with pace._lock:
+            try:
+                pace._turn_away()
+                now = pace._clock.monotonic()
+                ticket = self._ticket = self._ticket or pace._line.join(self._tokens)
+                pause = pace._step(now, ticket)
+            except BaseException:
+                self._leave()
+                raise
+            if pause is None:
+                return Turn(pace, ticket)
+            ticket.wake = self._wake
+            return pause
+
+    def leave(self) -> None:
+        """Give the place up."""
+        with self._pace._lock:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._ticket:
+            self._pace._line.leave(self._ticket)
+            self._ticket = None
+            self._pace._advance(self._pace._clock.monotonic())
+
+
 class Pace:
     """When the next request may go, for all workers together.
 
@@ -86,6 +136,7 @@ class Pace:
         self._looked = clock.monotonic(), cpu()
         self._busy = False
         self._applicants: deque[Event] = deque()
+        self._again: Callable[[], object] | None = None
         self._stopped = False
         self._outage = ""
 
@@ -118,6 +169,24 @@ class Pace:
             raise
         return not (self._stopped or self._outage)
 
+    def ask(self, again: Callable[[], object]) -> bool | None:
+        """Have one more row in flight, without waiting.
+
+        Args:
+            again: Called once, from any thread and with the line locked, when it is worth asking again.
+
+        Returns:
+            True with a permit; False once the run stops or the server was away for too long; None to ask again.
+        """
+        with self._lock:
+            if self._stopped or self._outage:
+                return False
+            if not self._applicants and self._line.admits():
+                self._line.admit()
+                return True
+            self._again = again
+            return None
+
     def release(self, n: int = 1) -> None:
         """So many rows are durable, or given up."""
         with self._lock:
@@ -128,6 +197,9 @@ class Pace:
         while self._applicants and self._line.admits():
             self._line.admit()
             self._applicants.popleft().set()
+        if self._again and self._line.admits():
+            again, self._again = self._again, None
+            again()
 
     # One attempt
 
@@ -142,30 +214,20 @@ class Pace:
             Stopped: The run is being stopped.
             Outage: The server was away for longer than `max_outage`.
         """
-        line = self._line
-        with self._lock:
-            self._turn_away()
-            now = self._clock.monotonic()
-            ticket = line.join(tokens)
-            pause = self._step(now, ticket)
-            if pause is None:
-                return Turn(self, ticket)
-            event = ticket.event = Event()
+        event = Event()
+        place = self.place(tokens, event.set)
         try:
-            while True:
-                self._clock.wait(event, pause)
+            while not isinstance(turn := place.turn(), Turn):
+                self._clock.wait(event, turn)
                 event.clear()
-                with self._lock:
-                    self._turn_away()
-                    now = self._clock.monotonic()
-                    pause = self._step(now, ticket)
-                    if pause is None:
-                        return Turn(self, ticket)
         except BaseException:
-            with self._lock:
-                line.leave(ticket)
-                self._advance(self._clock.monotonic())
+            place.leave()
             raise
+        return turn
+
+    def place(self, tokens: int, wake: Callable[[], object]) -> Place:
+        """A place in line, to be looked after by somebody who does not wait there; see `Place`."""
+        return Place(self, tokens, wake)
 
     def _turn_away(self) -> None:
         if self._stopped:
@@ -193,14 +255,14 @@ class Pace:
             return
         told, again = line.advance(now)
         for ticket in told:
-            if ticket.event is not None:
-                ticket.event.set()
+            if ticket.wake:
+                ticket.wake()
         head = line.head
         if head is not None:
-            if head.event is not None and again < head.timer:
-                head.event.set()
+            if head.wake and again < head.timer:
+                head.wake()
             head.timer = again
-        if self._applicants:
+        if self._applicants or self._again:
             self._admit()
 
     def _give_up(self) -> None:
@@ -215,6 +277,9 @@ class Pace:
             event.set()
         self._applicants.clear()
         self._line.wake_all()
+        if self._again:
+            self._again()
+            self._again = None
 
     def _done(self, ticket: Ticket, reply: Reply) -> None:
         answer = reply.answer

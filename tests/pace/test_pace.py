@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from batch.errors import CallError, Dropped, Outage, Throttled, TooLarge, Unreachable
-from batch.pace import Pace, Stopped, read_hints
+from batch.pace import Pace, Stopped, Turn, read_hints
 from batch.records import Answer, Reply
 
 
@@ -81,6 +81,75 @@ def test_the_window_is_as_wide_as_it_was_told() -> None:
     thread.join()
     assert results == [True]
     assert pace.state().in_flight == 2
+
+
+def test_who_does_not_wait_for_a_permit_is_told_once_to_ask_again() -> None:
+    told: list[int] = []
+    pace = Pace(concurrency=1)
+    assert pace.ask(lambda: told.append(1))
+    assert pace.ask(lambda: told.append(2)) is None
+    assert not told
+    pace.release()
+    assert told == [2]
+    assert pace.ask(lambda: told.append(3))
+    pace.release()
+    assert told == [2]
+    assert pace.state().in_flight == 0
+
+
+def test_who_does_not_wait_for_a_permit_is_told_when_there_will_be_none() -> None:
+    told: list[int] = []
+    pace = Pace(concurrency=1)
+    assert pace.acquire()
+    assert pace.ask(lambda: told.append(1)) is None
+    pace.stop()
+    assert told == [1]
+    assert pace.ask(lambda: told.append(2)) is False
+
+
+def test_a_place_in_line_says_when_to_look_again_and_is_woken_when_that_is_sooner() -> None:
+    woken: list[int] = []
+    clock = Stepped()
+    pace = Pace(rpm=1, clock=clock)
+    first = pace.place(0, lambda: woken.append(1)).turn()
+    assert isinstance(first, Turn)
+    place = pace.place(0, lambda: woken.append(2))
+    pause = place.turn()
+    assert pause == pytest.approx(60, abs=1)
+    pace.set(rpm=600)
+    assert woken == [2]
+    pause = place.turn()
+    assert isinstance(pause, float)
+    assert pause == pytest.approx(0.1, abs=0.01)
+    clock.step(pause)
+    assert isinstance(place.turn(), Turn)
+
+
+def test_a_place_that_is_given_up_goes_to_the_next() -> None:
+    clock = Stepped()
+    pace = Pace(rpm=60, clock=clock)
+    pace.turn(0)
+    woken: list[int] = []
+    place, behind = pace.place(0, lambda: None), pace.place(0, lambda: woken.append(1))
+    assert place.turn() == pytest.approx(1, abs=0.1)
+    assert isinstance(behind.turn(), float)
+    place.leave()
+    assert woken
+    assert behind.turn() == pytest.approx(1, abs=0.1)
+    assert pace.state().waiting == 1
+
+
+def test_a_place_ends_with_the_run() -> None:
+    woken: list[int] = []
+    pace = Pace(rpm=1)
+    pace.turn(0)
+    place = pace.place(0, lambda: woken.append(1))
+    assert isinstance(place.turn(), float)
+    pace.stop()
+    assert woken
+    with pytest.raises(Stopped):
+        place.turn()
+    assert pace.state().waiting == 0
 
 
 def test_stopping_wakes_everybody() -> None:
