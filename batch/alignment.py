@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
+
+from msgspec.structs import asdict
 
 from . import __version__, formats
 from .answers import Schema

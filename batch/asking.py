@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 
+import msgspec
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
@@ -271,7 +271,7 @@ class Asked:
     def outcome(self, end: Answer | Failure | CallError) -> Outcome:
         """The row's end."""
         if isinstance(end, CallError) and self._unfit and not isinstance(end, Transient):
-            end = replace(self._unfit, message=f"{self._unfit.message}; asked again: {end}"[:500])
+            end = msgspec.structs.replace(self._unfit, message=f"{self._unfit.message}; asked again: {end}"[:500])
         result = Failure(end.kind, str(end), end.status) if isinstance(end, CallError) else end  # type: ignore[arg-type]
         prompt = self.prompt
         return Outcome(prompt.index, prompt.key, prompt.occurrence, result, tuple(self.attempts), self._started)

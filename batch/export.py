@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import msgspec
 
 from .answers import Schema, Unfit, judged
 from .errors import BatchError, CallError, JobError, TryLater
 from .formats import Sink, Source
-from .journal import Handles, Journal, Recorded
+from .journal import Journal, Recorded
 from .records import Answer, Attempt
 from .spool import RECORD, Spool, ids
 from .wires import Wire
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .journal.index import Handles
 
 COLUMNS: dict[str, type] = {
     "response": str,
@@ -42,8 +46,7 @@ FEW = 250
 NOT_ASKED = "not asked yet: the run ended before it; the same command goes on"
 
 
-@dataclass(slots=True)
-class Written:
+class Written(msgspec.Struct):
     """What an output holds.
 
     Attributes:
@@ -57,7 +60,7 @@ class Written:
     pending: int = 0
     truncated: int = 0
     first: str = ""
-    kinds: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, int] = msgspec.field(default_factory=dict)
 
     def count(self, rows: Sequence[dict[str, Any]]) -> list[int]:
         """Count rows; returns which of them have no answer."""
@@ -76,8 +79,7 @@ class Written:
         return without
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """How answers are shown.
 
     Attributes:
@@ -210,6 +212,8 @@ def export(
         StorageError: The output cannot be written; the old one stays.
         BatchError: Not one row out for every row in (a bug).
     """
+    import numpy as np
+
     written, prefix = written or Written(), view.prefix
     nothing = dict.fromkeys(view.schema.columns) if view.explode and view.schema else {}
     problems = spool.problems(written.rows)
@@ -277,6 +281,8 @@ class _Records:
 
     def below(self, number: int) -> tuple[np.ndarray[Any, Any], Handles]:
         """Take off the records of all rows before `number`, with their handles."""
+        import numpy as np
+
         taken, handles = [np.empty(0, RECORD)], [np.empty(0, np.int64)]
         while self._rest is not None:
             block, found = self._rest

@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Sized
-from dataclasses import asdict
 from time import monotonic
 
 import msgspec
@@ -21,8 +20,9 @@ from .pace import Pace
 from .signature import Stamps
 from .tally import Snapshot, Tally
 
-UNCOUNTED = 1.0
-"""Seconds before the input's rows are counted: the first requests shall not wait for that."""
+UNLOADED, UNCOUNTED = 0.1, 1.0
+"""Seconds before what writing the output takes is loaded, and before the input's rows are counted: the first requests shall
+not wait for either, and while they are waited for there is time."""
 
 EVERY = 0.1
 """Seconds between two looks."""
@@ -82,8 +82,7 @@ class Pulse:
     def start(self) -> None:
         """Begin to look."""
         self._thread.start()
-        # Counting reads the whole input, so it goes on beside the requests.
-        threading.Thread(target=self._count, name="count", daemon=True).start()
+        threading.Thread(target=self._prepare, name="prepare", daemon=True).start()
 
     def join(self) -> None:
         """Wait for the last look, which follows `home`."""
@@ -94,9 +93,15 @@ class Pulse:
         """What held the run back most of the time; "" when nothing was sent."""
         return self._bounds.most_common(1)[0][0] if self._bounds and self._tally.requests else ""
 
+    def _prepare(self) -> None:
+        """Do beside the requests what takes its time."""
+        if not self._home.wait(UNLOADED):
+            with contextlib.suppress(OSError, ImportError):  # whoever needs it says what is wrong
+                import numpy  # noqa: F401
+        if not self._home.wait(UNCOUNTED):
+            self._count()
+
     def _count(self) -> None:
-        if self._home.wait(UNCOUNTED):
-            return
         with contextlib.suppress(BatchError):  # the reading pass comes to the same place and says so
             total = self._alignment.source.estimate()
             rows = min(total, self._job.limit) if total and self._job.limit else total
@@ -119,7 +124,7 @@ class Pulse:
             self._pace.stop()
         self._show(self._snapshot())
         with contextlib.suppress(BatchError):  # the next look finds out
-            self._journal.tick(asdict(self._pace.state()))  # which drops more than one a second
+            self._journal.tick(msgspec.structs.asdict(self._pace.state()))  # which drops more than one a second
 
     def _snapshot(self) -> Snapshot:
         tally, pace, alignment = self._tally, self._pace.state(), self._alignment

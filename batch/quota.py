@@ -16,10 +16,11 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
+
+import msgspec
 
 from .errors import JobError, StorageError
 from .pace.rate import Booking, Rate
@@ -113,7 +114,7 @@ class Quota(Rate):
             else:
                 booking = super().reserve(first, requests, tokens)
                 if now < booking.at == first:
-                    booking = replace(booking, binds="rpm")
+                    booking = msgspec.structs.replace(booking, binds="rpm")
                 self._sequence += 1
                 claim = _Claim(booking, self._sequence, requests, tokens)
             self._mine.append(claim)

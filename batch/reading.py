@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice, repeat
+
+import msgspec
 
 from .answers import Schema, fits, response_format
 from .errors import InputError, JobError, RowError
@@ -30,8 +31,7 @@ Asked = tuple[Row, Request | RowError]
 """A row, and what is sent for it or why nothing can be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """Rows at the beginning of an input that an earlier run has brought to their end, and that need not be read again.
 
     Attributes:
@@ -307,11 +307,11 @@ class Reading:
         """What is known of rows: the keys under which that stands, the occurrences, and what each row came to."""
         journal = self._journal
         occurrences = journal.occurrences(keys)
-        handles = journal.find(_ids(keys, occurrences))
-        states = [journal.state(handle) if handle & 15 else "ok" for handle in handles.tolist()]
+        handles = journal.handles(_ids(keys, occurrences))
+        states = [journal.state(handle) if handle & 15 else "ok" for handle in handles]
         looked = [at for at, state in enumerate(states) if state == "bad_answer" or (state == "ok" and self.doubtful)]
         anew = []
-        for at, recorded in zip(looked, journal.read_many(handles[looked]), strict=True):
+        for at, recorded in zip(looked, journal.read_many([handles[at] for at in looked]), strict=True):
             if fits(recorded.body, recorded.status, self._wire, self._schema):
                 states[at] = "ok"
             elif states[at] == "ok":
@@ -322,8 +322,8 @@ class Reading:
             for at in anew:
                 self.replaced += row_id(keys[at], occurrences[at])
                 keys[at] = self._schema.key(keys[at])
-            found = journal.find([row_id(keys[at], occurrences[at]) for at in anew])
-            for at, handle in zip(anew, found.tolist(), strict=True):
+            found = journal.handles([row_id(keys[at], occurrences[at]) for at in anew])
+            for at, handle in zip(anew, found, strict=True):
                 states[at] = journal.state(handle)
         return keys, occurrences, states
 

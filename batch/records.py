@@ -7,7 +7,6 @@ its class longer than fifty structs, which every start of a run would wait for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
@@ -102,8 +101,7 @@ class Answer(NamedTuple):
     status: int = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """Why a row has no answer.
 
     Attributes:

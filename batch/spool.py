@@ -9,15 +9,19 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from struct import Struct
+from typing import TYPE_CHECKING, Any
 
 from .records import KEY_BYTES
 
-RECORD = np.dtype([("number", "<u8"), ("id", f"V{KEY_BYTES}")])
-"""A selected row: its number in the input, and its id; all zeros for a row that cannot be asked."""
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+RECORD = [("number", "<u8"), ("id", f"V{KEY_BYTES}")]
+"""A selected row, as a numpy type: its number in the input, and its id; all zeros for a row that cannot be asked."""
+
+_PACK = Struct(f"<Q{KEY_BYTES}s")
 
 NO_ID = bytes(KEY_BYTES)
 BLOCK = 65_536
@@ -47,18 +51,15 @@ class Spool:
             self._about.unlink(missing_ok=True)
         self._out = os.fdopen(os.open(self._rows, FLAGS, 0o600), "wb")
         self._said = os.fdopen(os.open(self._problems, FLAGS, 0o600), "wb")
-        for file, size in (self._out, kept * RECORD.itemsize), (self._said, self._told if kept else 0):
+        for file, size in (self._out, kept * _PACK.size), (self._said, self._told if kept else 0):
             file.truncate(size)
             file.seek(size)
         self.kept = self.count = kept
 
     def extend(self, numbers: Sequence[int], names: Sequence[bytes]) -> None:
         """Rows that follow: their numbers in the input, and their ids, or `NO_ID` for one that cannot be asked."""
-        records = np.empty(len(numbers), RECORD)
-        records["number"] = numbers
-        records["id"] = np.frombuffer(b"".join(names), RECORD["id"])
-        self._out.write(records.tobytes())
-        self.count += len(records)
+        self._out.write(b"".join([_PACK.pack(*one) for one in zip(numbers, names, strict=True)]))
+        self.count += len(numbers)
 
     def problem(self, position: int, words: str) -> None:
         """Why the row at this position among the selected ones cannot be asked."""
@@ -89,7 +90,7 @@ class Spool:
         try:
             about = json.loads(self._about.read_text(encoding="utf-8"))
             # There may be more: of a run that went on behind these rows and was killed.
-            if self._rows.stat().st_size < about["rows"] * RECORD.itemsize or self._problems.stat().st_size < about["told"]:
+            if self._rows.stat().st_size < about["rows"] * _PACK.size or self._problems.stat().st_size < about["told"]:
                 return {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
@@ -101,9 +102,11 @@ class Spool:
         left = (self.count if stop is None else stop) - start
         if left <= 0:
             return
+        import numpy as np
+
         with self._rows.open("rb") as file:
-            file.seek(start * RECORD.itemsize)
-            while left > 0 and (block := file.read(min(BLOCK, left) * RECORD.itemsize)):
+            file.seek(start * _PACK.size)
+            while left > 0 and (block := file.read(min(BLOCK, left) * _PACK.size)):
                 yield np.frombuffer(block, RECORD)
                 left -= BLOCK
 
@@ -122,4 +125,6 @@ class Spool:
 
 def ids(records: np.ndarray[Any, Any]) -> npt.NDArray[np.uint8]:
     """The ids of records, an (n, 16) array of bytes; all zeros for a row that cannot be asked."""
+    import numpy as np
+
     return np.frombuffer(records["id"].tobytes(), np.uint8).reshape(-1, KEY_BYTES)

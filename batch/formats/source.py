@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
+
+import msgspec
 
 from ..errors import InputError
 from .snapshot import Snapshot
@@ -21,8 +22,7 @@ EXACT = 1 << 30
 """The largest input whose rows are counted; larger ones are estimated."""
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """Where an input ended that may grow.
 
     Attributes:

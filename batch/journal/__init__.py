@@ -6,6 +6,7 @@ what is in flight, a checkpoint of the index, and tails that were cut.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
@@ -15,24 +16,26 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from ..clock import SYSTEM, Clock
 from ..errors import BatchError, JobError
 from ..records import Outcome
-from . import checkpoint, frames
+from . import frames
 from .frames import CODES, STATES, Recorded
-from .index import Handles, Index, Pass, handle
+from .index import Index, Pass, handle
 from .lock import Held, acquire, refusal, storage
 from .marks import MarkedRow, Marks, folder_of, held_by, holder, leftovers
-from .opening import cut, new_name, refuse_foreign, start, start_over
-from .replay import Replay, damaged, identity
+from .opening import cut, damaged, identity, new_name, refuse_foreign, start, start_over
 from .writer import Entry, Writer
 
-__all__ = ["STATES", "Handles", "Journal", "MarkedRow", "Recorded"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from .index import Handles
+
+__all__ = ["STATES", "Journal", "MarkedRow", "Recorded"]
 
 STALE = 50_000
 """Lines that may stand behind the checkpoint before a new one is written; they replay in a tenth of a second."""
@@ -73,7 +76,7 @@ class Journal:
         self._index = Index()
         self._notes: dict[str, list[int]] = {"run": [], "tick": [], "end": []}
         self._behind = 0
-        self._ticked = -np.inf
+        self._ticked = -math.inf
         self._marks: Marks | None = None
         self._writer: Writer | None = None
         self._pass: Pass | None = None
@@ -214,6 +217,10 @@ class Journal:
         """
         return self._index.find(ids)
 
+    def handles(self, ids: Sequence[bytes]) -> list[int]:
+        """`find`, as a list."""
+        return self._index.places(ids)
+
     def state(self, handle: int) -> str:
         """What the row of a handle came to: one of `STATES`; "pending" where nothing is known of it."""
         return STATES[handle & 15] if handle >= 0 else "pending"
@@ -232,6 +239,10 @@ class Journal:
         Raises:
             JournalDamaged: A line is not what was written.
         """
+        if not len(handles):
+            return []
+        import numpy as np
+
         offsets = np.asarray(handles, np.int64) >> 4
         order = np.argsort(offsets, kind="stable")
         found: list[Recorded] = []
@@ -429,14 +440,17 @@ class Journal:
         else:
             self._marks = Marks(self.folder / "marks", self.id, self._clock.time())
             marked = self._marks.left
-        states = self.find([mark.id for mark in marked])
-        self.possibly_charged = [mark for mark, found in zip(marked, states.tolist(), strict=True) if found & 15 or found < 0]
+        places = self.handles([mark.id for mark in marked])
+        self.possibly_charged = [mark for mark, found in zip(marked, places, strict=True) if found & 15 or found < 0]
         if not self._readonly:
             self._writer = Writer(self._descriptor, self.path, end, self._clock, self._durable, self._broken)
             if self._behind >= 20 * self._stale:
                 self._checkpoint()
 
     def _replay(self, start: int, size: int) -> int:
+        from . import checkpoint
+        from .replay import Replay
+
         covered = checkpoint.load(self.folder / "index", self.id, self._descriptor, size, self._index)
         replay = Replay(self._descriptor, self.path, covered.end if covered else start, size)
         replay.into(self._index)
@@ -452,6 +466,8 @@ class Journal:
         return replay.sound
 
     def _checkpoint(self) -> None:
+        from . import checkpoint
+
         assert self._writer is not None
         covered = checkpoint.Covered(self._writer.end, self._notes)
         # A disk too full for it costs the next run some seconds, and this one nothing.
@@ -473,6 +489,8 @@ class Journal:
 
 def _lasts(offsets: npt.NDArray[np.int64]) -> list[int]:
     """For each of sorted offsets the last one that can be reached from it without a gap."""
+    import numpy as np
+
     gaps = np.diff(offsets) > GAP
     ends = np.append(np.flatnonzero(gaps), len(offsets) - 1)
     lasts: list[int] = offsets[ends[np.searchsorted(ends, np.arange(len(offsets)))]].tolist()

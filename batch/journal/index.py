@@ -1,19 +1,27 @@
-"""What is known of each row: its state and where its line stands, in 24 bytes a row."""
+"""What is known of each row: its state and where its line stands, in 24 bytes a row.
+
+numpy is imported with the first rows that are sorted in: a fresh run has sent its first request before that.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from ..records import row_id
 from .frames import STATES
-from .table import PART, Column, Names, Table, as_names
 
-Handles = npt.NDArray[np.int64]
-"""Where lines start in the journal, times 16, plus the position in `STATES`; -1 for a row nothing is known of."""
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from .table import Column, Names, Table
+
+    Handles = npt.NDArray[np.int64]
+    """Where lines start in the journal, times 16, plus the position in `STATES`; -1 for a row nothing is known of."""
+
+PART = 1 << 20
 RECENT = 1 << 15
 UNKNOWN = -1
 HANDLE, COUNT = 2, 3
@@ -35,13 +43,12 @@ class Index:
         part: See `Table`.
 
     Attributes:
-        table: The sorted rows; their one column is the handle, a second one counts them in a `Pass`.
         doubles: Answers that do not count because their row had been answered before; up to date after `settle`.
         reading: The pass under way, which keeps its counts beside the rows.
     """
 
     def __init__(self, *, recent: int = RECENT, part: int = PART) -> None:
-        self.table = Table("<i8", part=part)
+        self._table: Table | None = None
         self.recent = recent
         self.part = part
         self.lock = threading.RLock()
@@ -51,7 +58,21 @@ class Index:
 
     def __len__(self) -> int:
         self.settle()
-        return len(self.table)
+        return len(self.table) if self.is_sorted else 0
+
+    @property
+    def is_sorted(self) -> bool:
+        """Whether there are rows beside the recent ones."""
+        return self._table is not None
+
+    @property
+    def table(self) -> Table:
+        """The sorted rows; their one column is the handle, a second one counts them in a `Pass`."""
+        if self._table is None:
+            from .table import Table
+
+            self._table = Table("<i8", *(["<u4"] if self.reading else []), part=self.part)
+        return self._table
 
     def add(self, name: bytes, place: int) -> None:
         """One row's line, as it is written."""
@@ -65,6 +86,8 @@ class Index:
 
     def add_many(self, names: Names, places: Handles) -> None:
         """Many rows' lines, in the order in which they stand in the journal."""
+        import numpy as np
+
         with self.lock:
             names, places = self._first(names, places)
             absent = np.ones(len(names), bool)
@@ -78,6 +101,8 @@ class Index:
 
     def _first(self, names: Names, places: Handles) -> tuple[Names, Handles]:
         """The same rows with each name once; only names whose first halves are equal are looked at singly."""
+        import numpy as np
+
         order = np.argsort(names[:, 0])
         halves = names[order, 0]
         equal = halves[1:] == halves[:-1]
@@ -99,11 +124,19 @@ class Index:
         """Sort in what came last."""
         with self.lock:
             if self._recent:
+                import numpy as np
+
+                from .table import as_names
+
                 recent, self._recent = self._recent, {}
                 self.add_many(as_names(list(recent)), np.fromiter(recent.values(), np.int64, len(recent)))
 
     def find(self, ids: Sequence[bytes] | npt.NDArray[np.uint8]) -> Handles:
         """The handles of rows; -1 where nothing is known of one."""
+        import numpy as np
+
+        from .table import as_names
+
         names = as_names(ids)
         found = np.full(len(names), UNKNOWN, np.int64)
         with self.lock:
@@ -117,8 +150,18 @@ class Index:
                         found[row] = place
         return found
 
+    def places(self, ids: Sequence[bytes]) -> list[int]:
+        """`find` for a list; of use before anything was sorted in."""
+        with self.lock:
+            if not self.is_sorted:
+                return [self._recent.get(name, UNKNOWN) for name in ids]
+        places: list[int] = self.find(ids).tolist()
+        return places
+
     def tally(self) -> dict[str, int]:
         """How many rows are in each state, states without rows left out."""
+        import numpy as np
+
         with self.lock:
             self.settle()
             counts = sum((np.bincount(part[HANDLE] & 15, minlength=16) for part in self.table.parts), np.zeros(16, np.intp))
@@ -135,13 +178,22 @@ class Pass:
     def __init__(self, index: Index) -> None:
         self.index = index
         self._went_on = False
-        self._seen = Table("<u4", part=index.part)
+        self._table: Table | None = None
         self._recent: dict[bytes, int] = {}
         with index.lock:
             index.reading = None
             index.settle()
-            index.table.clear(COUNT, "<u4")
+            if index.is_sorted:
+                index.table.clear(COUNT, "<u4")
             index.reading = self
+
+    @property
+    def _seen(self) -> Table:
+        if self._table is None:
+            from .table import Table
+
+            self._table = Table("<u4", part=self.index.part)
+        return self._table
 
     def hand_over(self, names: Names) -> Column:
         """The counts of keys that come into the index now and are counted there from here on."""
@@ -163,6 +215,8 @@ class Pass:
         """
         with self.index.lock:
             for ids in rows:
+                from .table import as_names
+
                 self._went_on = True
                 names = as_names(ids)
                 names = names[names.any(axis=1)]
@@ -176,6 +230,8 @@ class Pass:
 
     def _earlier(self, key: bytes) -> int:
         """How many rows with this key stand among those that this pass has gone on behind, of which only the ids are known."""
+        from .table import as_names
+
         count = 1
         while True:
             for part, _, at in self.index.table.seek(as_names([row_id(key, count)])):
@@ -187,7 +243,7 @@ class Pass:
 
     def occurrences(self, keys: Sequence[bytes] | npt.NDArray[np.uint8]) -> list[int]:
         """How often each key was seen before, in this pass and, in order, within `keys`."""
-        each = [key.tobytes() for key in keys] if isinstance(keys, np.ndarray) else keys
+        each = keys if isinstance(keys, list) else [bytes(key) for key in keys]
         counts = dict.fromkeys(each, 1)
         before = [0] * len(each)
         if len(counts) < len(each):
@@ -202,6 +258,16 @@ class Pass:
 
     def _count(self, counts: dict[bytes, int]) -> dict[bytes, int]:
         """Add to what was seen; what had been seen of those keys before."""
+        with self.index.lock:
+            if not self.index.is_sorted and self._table is None:
+                before = {key: seen for key in counts if (seen := self._recent.get(key, 0))}
+                self._recent.update((key, more + before.get(key, 0)) for key, more in counts.items())
+                self._sort_in()
+                return before
+        import numpy as np
+
+        from .table import as_names
+
         keys = list(counts)
         names = as_names(keys)
         more = np.fromiter(counts.values(), np.uint32, len(counts))
@@ -224,7 +290,14 @@ class Pass:
                 count = self._recent.get(keys[row], 0)
                 earlier[row] = count
                 self._recent[keys[row]] = count + counts[keys[row]]
-            if len(self._recent) >= self.index.recent:
-                recent, self._recent = self._recent, {}
-                self._seen.insert(as_names(list(recent)), np.fromiter(recent.values(), np.uint32, len(recent)))
+            self._sort_in()
         return {keys[row]: int(earlier[row]) for row in np.flatnonzero(earlier).tolist()}
+
+    def _sort_in(self) -> None:
+        if len(self._recent) >= self.index.recent:
+            import numpy as np
+
+            from .table import as_names
+
+            recent, self._recent = self._recent, {}
+            self._seen.insert(as_names(list(recent)), np.fromiter(recent.values(), np.uint32, len(recent)))

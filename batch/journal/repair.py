@@ -19,8 +19,8 @@ from . import frames
 from .index import Index
 from .lock import Held, acquire, write_all
 from .marks import folder_of, held_by, holder
-from .opening import PIECE, replace
-from .replay import ForeignFile, Replay, blocks, bounds, identity, whole
+from .opening import PIECE, ForeignFile, identity, replace
+from .replay import Replay, blocks, bounds, whole
 from .table import Places
 
 _OPENING = re.compile(rb'\{"(?:k|run|tick|end|journal)":')

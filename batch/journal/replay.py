@@ -6,21 +6,24 @@ import os
 from binascii import unhexlify
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import JobError, JournalDamaged
 from ..records import row_id
-from .frames import CODES, HEADER, LONGEST, NOTE, ROW, SEAL, VERSION, sound
-from .index import Handles, Index, handle
+from .frames import CODES, LONGEST, NOTE, ROW, SEAL
+from .index import Index, handle
+from .opening import damaged
 from .table import Names, Places, as_names
+
+if TYPE_CHECKING:
+    from .index import Handles
 
 BLOCK = 4 << 20
 GATHERED = 1 << 19
 """Rows sorted into the index at a time."""
-_OPENING = b'{"journal":%d,"id":"' % VERSION
 _HEAD = np.dtype([("open", "S6"), ("key", "S32"), ("close", "S16")])
 _FOOT = np.dtype([("name", "S8"), ("crc", "S8"), ("brace", "S3")])
 _SHORTEST = _HEAD.itemsize + SEAL
@@ -43,48 +46,6 @@ def blocks(descriptor: int, start: int, end: int) -> Iterator[tuple[int, bytes]]
         yield start, block[:cut] if cut else block
         start += cut or len(block)
         size = BLOCK
-
-
-def damaged(path: Path, offset: int) -> JournalDamaged:
-    """Bad bytes with good ones behind them."""
-    text = "whole lines follow, so it is no torn tail (`ails-batch repair` says what it can save)"
-    return JournalDamaged(f"{path}: damaged at byte {offset}; {text}")
-
-
-class ForeignFile(JobError):
-    """The file is no journal at all."""
-
-
-def identity(descriptor: int, path: Path, size: int) -> tuple[bytes | None, int]:
-    """The journal's id and where its first line ends; None where the file is new, or was cut while its first line was written.
-
-    Raises:
-        ForeignFile: It is no journal.
-        JobError: It is of another format version.
-        JournalDamaged: The first line is damaged and others follow.
-    """
-    content = os.pread(descriptor, min(size, 4096), 0)
-    line = content[: content.find(b"\n") + 1]
-    match = HEADER.match(content)
-    if match and int(match[1]) != VERSION:
-        text = f"has format version {int(match[1])}, this program reads {VERSION} (use the version that wrote it, or --fresh)"
-        raise JobError(f"{path}: {text}")
-    if line and match and match[2] and sound(line):
-        return unhexlify(match[2]), len(line)
-    if not line and _OPENING.startswith(content.rstrip(b"\0")[: len(_OPENING)]) and _blank(descriptor, 4096, size):
-        return None, 0
-    if match or b'\n{"' in content:
-        following = content[len(line) :]
-        if match and line and not following:
-            return None, 0
-        if match or any(pattern.match(following) for pattern in (ROW, NOTE)):
-            raise JournalDamaged(f"{path}: damaged at byte 0, its first line (`ails-batch repair` says what it can save)")
-    raise ForeignFile(f"{path}: is not a journal of ails-batch (name another with --journal, or move that file away)")
-
-
-def _blank(descriptor: int, start: int, end: int) -> bool:
-    """Whether only zeros stand there, as a power cut can leave them."""
-    return not any(os.pread(descriptor, min(BLOCK, end - at), at).strip(b"\0") for at in range(start, end, BLOCK))
 
 
 class Replay:

@@ -12,7 +12,6 @@ Names = npt.NDArray[np.uint64]
 """n names as an (n, 2) array: the first and the last eight bytes of each, as this machine reads them."""
 Column = npt.NDArray[Any]
 Places = npt.NDArray[np.intp]
-PART = 1 << 20
 
 
 def as_names(ids: Sequence[bytes] | npt.NDArray[np.uint8]) -> Names:
@@ -35,7 +34,7 @@ class Table:
         parts: For each part its columns: both halves of the names, sorted by the first, then the `kinds`.
     """
 
-    def __init__(self, *kinds: str, part: int = PART) -> None:
+    def __init__(self, *kinds: str, part: int) -> None:
         self._part = part
         self.kinds = ["<u8", "<u8", *kinds]
         self.parts: list[list[Column]] = [[np.empty(0, kind) for kind in self.kinds]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from ..records import Hints
 
@@ -10,8 +10,7 @@ CAP = 120.0
 """Seconds a single `Retry-After` or reset is believed; after them a probe asks again."""
 
 
-@dataclass(slots=True)
-class Allowance:
+class Allowance(msgspec.Struct):
     """What a response's headers leave of a limit: so much may be sent in all until it is renewed.
 
     Attributes:

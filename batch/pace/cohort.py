@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+
+import msgspec
 
 
-@dataclass(slots=True)
-class Mean:
+class Mean(msgspec.Struct):
     """A mean of latencies with its spread."""
 
     n: int = 0
@@ -38,8 +38,7 @@ class Mean:
         return math.sqrt((seen + 2 * 0.36) / (self.n + 1) / self.n)
 
 
-@dataclass(slots=True)
-class Cohort:
+class Cohort(msgspec.Struct):
     """The attempts that went while the window was full at one size."""
 
     number: int
@@ -52,7 +51,7 @@ class Cohort:
     outs: int = 0
     outstanding: int = 0
     starts: float = 0.0
-    latency: Mean = field(default_factory=Mean)
+    latency: Mean = msgspec.field(default_factory=Mean)
 
     @property
     def out(self) -> float:

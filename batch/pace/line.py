@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from ..errors import CallError, Throttled, TimedOut, TooLarge, Transient
 from ..records import Hints
@@ -19,8 +20,7 @@ HORIZON = 0.05
 """Seconds ahead that times are given out; who stands further back is told later, so that refunds and new rates reach all."""
 
 
-@dataclass(eq=False, slots=True)
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """One attempt's place.
 
     Attributes:

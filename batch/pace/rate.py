@@ -7,7 +7,7 @@ and moves it on by `n / r`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 MARGIN = 0.997
 """Of the allowed rate that is used: over a minute 0.18 s of leeway, so that a first request slowed by its handshake is not
@@ -21,8 +21,7 @@ SPARE = 1.5
 room, or it would be lost."""
 
 
-@dataclass(slots=True)
-class _Limit:
+class _Limit(msgspec.Struct):
     """One dimension: so many a second, so many at once but at least so many times a request, the theoretical arrival time."""
 
     rate: float
@@ -46,8 +45,7 @@ class _Limit:
         self.arrival = arrival + self.settled - settled
 
 
-@dataclass(frozen=True, slots=True)
-class Booking:
+class Booking(msgspec.Struct, frozen=True):
     """A reserved time, and what the limits were before it, so that the last bookings can be undone exactly."""
 
     at: float

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from ..errors import BatchError
 
@@ -14,8 +15,7 @@ class Stopped(BatchError):
     """The run is being stopped; the row stays pending."""
 
 
-@dataclass(frozen=True, slots=True)
-class PaceState:
+class PaceState(msgspec.Struct, frozen=True):
     """What the pace is doing, for display.
 
     Attributes:

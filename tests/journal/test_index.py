@@ -108,7 +108,7 @@ def test_half_a_million_names_are_found_after_growing() -> None:
 
 
 def test_a_table_takes_24_bytes_a_row() -> None:
-    table = Table("<i8")
+    table = Table("<i8", part=1 << 20)
     ids = as_names(np.random.default_rng(7).integers(0, 256, (200_000, 16), np.uint8))
     table.insert(ids, np.zeros(len(ids), np.int64))
 
