@@ -168,7 +168,8 @@ class Client:
         started = under.started if under else self._clock.monotonic()
         attempt = under.attempt if under else Attempt(self._seconds)
         hints = None
-        WATCH.begin(attempt)
+        if not under:
+            WATCH.begin(attempt)
         try:
             raw = self._post(prompt, idempotency_key, attempt, under)
             hints = read_hints(raw.headers, self._clock.time())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 LONGEST_LINE = 65_536
@@ -43,10 +44,8 @@ def read_head(first: str, *lines: str) -> Fields:
         raise http.client.BadStatusLine(first[:80])
     status = int(match[2])
     headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if colon and not line[0].isspace():  # a folded line continues a value nobody here reads
-            name, value = name.rstrip().lower(), value.strip()
+    for name, value in map(_field, lines):
+        if name:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     version = 10 if match[1] == "0" else 11
     coding = headers.get("transfer-encoding", "")
@@ -59,6 +58,14 @@ def read_head(first: str, *lines: str) -> Fields:
     stays = "close" not in connection if version == 11 else "keep-alive" in connection
     will_close = not stays or (length is None and not chunked)
     return Fields(status, match[3] or "", version, headers, chunked, length, will_close)
+
+
+@lru_cache(maxsize=64)
+def _field(line: str) -> tuple[str, str]:
+    """A header's name, in lower case, and value; no name for a line that is none. Most lines come with every response."""
+    name, colon, value = line.partition(":")
+    # A folded line continues a value nobody here reads.
+    return (name.rstrip().lower(), value.strip()) if colon and not line[0].isspace() else ("", "")
 
 
 def split_head(come: bytes | bytearray) -> tuple[list[str], int]:
