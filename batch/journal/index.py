@@ -57,8 +57,10 @@ class Index:
         self.doubles = 0
 
     def __len__(self) -> int:
+        if not self.is_sorted:
+            return len(self._recent)
         self.settle()
-        return len(self.table) if self.is_sorted else 0
+        return len(self.table)
 
     @property
     def is_sorted(self) -> bool:
@@ -140,7 +142,7 @@ class Index:
         names = as_names(ids)
         found = np.full(len(names), UNKNOWN, np.int64)
         with self.lock:
-            for part, rows, at in self.table.seek(names):
+            for part, rows, at in self.table.seek(names) if self.is_sorted else ():
                 found[rows] = part[HANDLE][at]
             if self._recent:
                 content = names.tobytes()
