@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from .hostile import KEY, SECRET, Hostile
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "batch"
@@ -62,6 +65,31 @@ def test_a_run_imports_jinja2_for_a_template_and_tqdm_for_a_terminal() -> None:
     heavy = "{'pandas', 'jinja2', 'tqdm'}"
     code = f"import sys, batch.trip, batch.cli.run, batch.cli.progress; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
+
+
+def test_a_fresh_run_sends_its_first_request_before_it_loads_numpy(tmp_path: Path) -> None:
+    code = """
+import sys
+import batch.pulse
+from batch.client import Client
+batch.pulse.UNLOADED = 60.0  # or a slow machine would be seen to load it beside the first request
+start, seen = Client.start, []
+def watched(self, *arguments, **options):
+    seen.append("numpy" in sys.modules)
+    return start(self, *arguments, **options)
+Client.start = watched
+from batch.cli import command_line
+code = command_line(sys.argv[1:])
+sys.exit(code or (seen[0] and "numpy was loaded before") or ("numpy" not in sys.modules and "this proves nothing"))
+"""
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"prompt":"one"}\n{"prompt":"two"}\n')
+    with Hostile() as server:
+        asked = ["run", str(source), "-o", str(tmp_path / "out.jsonl"), "--endpoint", server.url("good"), "--model", "m"]
+        secrets = {"AILS_API_KEY": KEY, "AILS_SECRET": SECRET}
+        command = [sys.executable, "-c", code, *asked, "--protocol", "ails"]
+        ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **secrets}, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_help_imports_click_alone() -> None:
