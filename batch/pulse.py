@@ -20,7 +20,7 @@ from .pace import Pace
 from .signature import Stamps
 from .tally import Snapshot, Tally
 
-UNLOADED, UNCOUNTED = 0.1, 1.0
+UNLOADED, UNCOUNTED = 0.15, 1.0
 """Seconds before what writing the output takes is loaded, and before the input's rows are counted: the first requests shall
 not wait for either, and while they are waited for there is time."""
 
