@@ -184,6 +184,20 @@ def _latency(attempts: Sequence[Attempt]) -> float | None:
     return round(attempts[-1].seconds, 3) if attempts else None
 
 
+def load() -> None:
+    """Load numpy, without which no output is written.
+
+    Raises:
+        BatchError: It cannot be loaded.
+    """
+    try:
+        import numpy  # noqa: F401
+    except ImportError as error:
+        reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
+        remedy = "mend its installation, or give this process more memory, and run the same command again"
+        raise BatchError(": ".join(["numpy cannot be loaded, without which no output is written", *reason, remedy])) from error
+
+
 def export(
     source: Source,
     spool: Spool,
@@ -212,6 +226,7 @@ def export(
         StorageError: The output cannot be written; the old one stays.
         BatchError: Not one row out for every row in (a bug).
     """
+    load()
     import numpy as np
 
     written, prefix = written or Written(), view.prefix

@@ -13,6 +13,7 @@ import msgspec
 from .alignment import Alignment
 from .ended import spent
 from .errors import BatchError, Halted
+from .export import load
 from .job import Job
 from .journal import Journal
 from .judge import Stop
@@ -96,8 +97,8 @@ class Pulse:
     def _prepare(self) -> None:
         """Do beside the requests what takes its time."""
         if not self._home.wait(UNLOADED):
-            with contextlib.suppress(OSError, ImportError):  # whoever needs it says what is wrong
-                import numpy  # noqa: F401
+            with self._stop.ending(self._journal.folder):
+                load()
         if not self._home.wait(UNCOUNTED):
             self._count()
 

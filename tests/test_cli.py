@@ -234,6 +234,24 @@ def test_an_edited_template_asks_again_and_the_old_answers_stay(cli: Command, pr
     assert [cli(*one, env=known(echo)).summary["requests"] for one in (first, other, first)] == [2, 2, 0]
 
 
+def test_a_broken_numpy_ends_a_run_soon_and_what_was_answered_is_kept(cli: Command, echo: Embedded, tmp_path: Path) -> None:
+    broken = tmp_path / "broken/numpy/__init__.py"
+    broken.parent.mkdir(parents=True)
+    broken.write_text('raise ImportError("much to read\\n\\nOriginal error was: libopenblas is not here\\n")\n')
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"prompt":"row {number}"}}\n' for number in range(300)))
+    asked = ("run", "in.jsonl", "-o", "out.jsonl")
+    ended = cli(*asked, "--rpm", "600", env={**known(echo), "PYTHONPATH": str(broken.parent.parent)})
+    assert ended.code == 70
+    assert (
+        "numpy cannot be loaded, without which no output is written: Original error was: libopenblas is not here" in ended.err
+    )
+    assert "a bug" not in ended.err
+    first = ended.summary["requests"]
+    assert 0 < first < 100
+    ended = cli(*asked, env=known(echo))
+    assert (ended.code, ended.summary["ok"], ended.summary["requests"]) == (0, 300, 300 - first)
+
+
 def test_export_writes_a_lost_output_again_without_sending(cli: Command, prompts: Path, echo: Embedded, tmp_path: Path) -> None:
     cli("run", "prompts.csv", "-o", "answers.csv", env=known(echo))
     before = (tmp_path / "answers.csv").read_bytes()
