@@ -93,15 +93,7 @@ class Asking:
         Raises:
             Denied, BatchError: As by `__call__`.
         """
-
-        def once(one: Asked) -> Answer | Failure | None:
-            try:
-                return self._attempt(one)
-            except Transient as error:
-                one.transient = error
-                return None
-
-        return self._outcome(one, once)
+        return self._outcome(one, self._once)
 
     def _outcome(self, one: Asked, work: Callable[[Asked], Answer | Failure | None]) -> Outcome | None:
         try:
@@ -131,13 +123,20 @@ class Asking:
             raise
         return one.answered(turn, reply)
 
+    def _once(self, one: Asked) -> Answer | Failure | None:
+        """The next attempt; where it is `Transient`, that is left in `one`, and nothing comes of it."""
+        try:
+            return self._attempt(one)
+        except Transient as error:
+            one.transient = error
+            return None
+
     def _retrying(self, one: Asked) -> Answer | Failure | None:
         """Attempts until one ends other than `Transient`; tenacity sees only prompts that need it, for it costs time."""
         if not one.transient:
-            try:
-                return self._attempt(one)
-            except Transient as error:
-                one.transient = error
+            end = self._once(one)
+            if not one.transient:
+                return end
 
         def failed_once() -> Answer | Failure | None:
             if error := one.transient:
@@ -207,7 +206,7 @@ class Asked:
             self._look()
             self._place = self._asking.pace.place(self.prompt.tokens, wake)
         turn = self._place.turn()
-        if isinstance(turn, float):
+        if not isinstance(turn, Turn):
             return turn
         self._place = None
         self.turn = self._begun(turn)

@@ -167,7 +167,9 @@ def _make_room() -> None:
     if soft < FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard) if hard > 0 else FILES, hard))
     if 0 < hard < FILES:
-        import numpy  # noqa: F401 (connections may leave no descriptor to load it with)
+        from ..export import load
+
+        load()  # connections may leave no descriptor to do it with
     # glibc raises this threshold as large blocks are freed and then keeps them: a third more memory at ten million rows.
     # And it gives the rest back, and asks for it again, with every chunk of rows: a tenth of a long pass was spent on that.
     with contextlib.suppress(OSError, AttributeError):

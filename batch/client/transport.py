@@ -139,13 +139,13 @@ class Connection(HTTPConnection):
 
     served = 0
     attempt: Attempt | None = None
-    _come: select.poll
+    _poll: select.poll
 
     @property
     def is_connected(self) -> bool:
         """Whether the pool may hand it out again."""
         # Also one on which something came that nobody asked for is none: it would be taken for the next row's answer.
-        return not _here.attempt.fresh and self.sock is not None and not self._come.poll(0)
+        return not _here.attempt.fresh and self.sock is not None and not self._poll.poll(0)
 
     def connect(self) -> None:
         """Connect, within urllib3's connect timeout; from then on the watch alone keeps time."""
@@ -154,8 +154,8 @@ class Connection(HTTPConnection):
         self.attempt, attempt.connection, attempt.sock = attempt, self, None
         super().connect()
         self.sock.settimeout(None)
-        self._come = select.poll()  # made once: urllib3 makes one for each look
-        self._come.register(self.sock, select.POLLIN)
+        self._poll = select.poll()  # made once: urllib3 makes one for each look
+        self._poll.register(self.sock, select.POLLIN)
 
     def request(self, method: str, url: str, body: Any = None, headers: Mapping[str, Any] | None = None, **_: Any) -> None:
         """Write the request."""

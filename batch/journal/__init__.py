@@ -219,7 +219,7 @@ class Journal:
 
     def handles(self, ids: Sequence[bytes]) -> list[int]:
         """`find`, as a list."""
-        return self._index.places(ids)
+        return self._index.handles(ids)
 
     def state(self, handle: int) -> str:
         """What the row of a handle came to: one of `STATES`; "pending" where nothing is known of it."""
@@ -440,8 +440,8 @@ class Journal:
         else:
             self._marks = Marks(self.folder / "marks", self.id, self._clock.time())
             marked = self._marks.left
-        places = self.handles([mark.id for mark in marked])
-        self.possibly_charged = [mark for mark, found in zip(marked, places, strict=True) if found & 15 or found < 0]
+        handles = self.handles([mark.id for mark in marked])
+        self.possibly_charged = [mark for mark, found in zip(marked, handles, strict=True) if found & 15 or found < 0]
         if not self._readonly:
             self._writer = Writer(self._descriptor, self.path, end, self._clock, self._durable, self._broken)
             if self._behind >= 20 * self._stale:

@@ -152,13 +152,13 @@ class Index:
                         found[row] = place
         return found
 
-    def places(self, ids: Sequence[bytes]) -> list[int]:
-        """`find` for a list; of use before anything was sorted in."""
+    def handles(self, ids: Sequence[bytes]) -> list[int]:
+        """`find`, as a list, which takes no numpy before anything was sorted in."""
         with self.lock:
             if not self.is_sorted:
                 return [self._recent.get(name, UNKNOWN) for name in ids]
-        places: list[int] = self.find(ids).tolist()
-        return places
+        handles: list[int] = self.find(ids).tolist()
+        return handles
 
     def tally(self) -> dict[str, int]:
         """How many rows are in each state, states without rows left out."""

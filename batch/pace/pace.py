@@ -149,11 +149,9 @@ class Pace:
             True with a permit; False once the run stops or the server was away for too long.
         """
         with self._lock:
-            if self._stopped or self._outage:
-                return False
-            if not self._applicants and self._line.admits():
-                self._line.admit()
-                return True
+            admitted = self._entry()
+            if admitted is not None:
+                return admitted
             event = Event()
             self._applicants.append(event)
         try:
@@ -179,13 +177,19 @@ class Pace:
             True with a permit; False once the run stops or the server was away for too long; None to ask again.
         """
         with self._lock:
-            if self._stopped or self._outage:
-                return False
-            if not self._applicants and self._line.admits():
-                self._line.admit()
-                return True
-            self._again = again
+            admitted = self._entry()
+            if admitted is None:
+                self._again = again
+            return admitted
+
+    def _entry(self) -> bool | None:
+        """A permit, where there is one now; False where there will be none."""
+        if self._stopped or self._outage:
+            return False
+        if self._applicants or not self._line.admits():
             return None
+        self._line.admit()
+        return True
 
     def release(self, n: int = 1) -> None:
         """So many rows are durable, or given up."""
