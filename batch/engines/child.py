@@ -103,6 +103,7 @@ class Sender:
         self._out = out
         self._pool: Pool[Task] = Pool(self._go_on, lambda: most)
         self._loop: Loop[Task] = Loop(self._begin, self._over)
+        self._loop.begin()
         self._results: SimpleQueue[Result] = SimpleQueue()
 
     def serve(self, stdin: IO[bytes]) -> None:

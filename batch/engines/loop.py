@@ -50,6 +50,9 @@ class Loop(Generic[T]):
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._ear, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
+
+    def begin(self) -> None:
+        """Start the thread, now that whatever it calls knows this loop."""
         self._thread.start()
 
     def send(self, item: T) -> None:

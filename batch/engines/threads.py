@@ -98,6 +98,7 @@ class Threads:
         self._open = True
         self._pool = Pool(self._go_on, self._width)
         self._loop = Loop(self._begin, self._over, self._let_in)
+        self._loop.begin()
 
     def _take_in(self, prompt: Prompt | None) -> None:
         assert self._loop
