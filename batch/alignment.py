@@ -18,6 +18,7 @@ from .formats import Sink, Source
 from .formats.frame import Frame
 from .job import Job, digest
 from .journal import Journal
+from .journal.index import RECENT, load
 from .reading import AGAIN, Kept, Reading, Selection, prompts_of
 from .records import Prompt
 from .spool import Spool
@@ -46,6 +47,9 @@ def view_of(job: Job, wire: Wire, schema: Schema | None) -> View:
     view.columns  # noqa: B018  (a clash is told before anything is sent)
     return view
 
+
+PLAIN = frozenset({"csv", "tsv", "jsonl"})
+"""Formats that are read as what they are written as: no table is made in between."""
 
 ASKED = ("template", "schema", "protocol", "identity", "model")
 """What decides a row's key beside the job and the row; the journal's run line has it."""
@@ -184,18 +188,34 @@ class Alignment:
         if self._job.errors:
             yield self._job.errors, self.source, self._errors_format()
 
-    def write(self, going_on: Callable[[], bool] = lambda: True) -> Written:
+    def takes_numpy(self, rows: int | None) -> bool:
+        """Whether so many rows are kept track of and written only with numpy; None for a number that is not known."""
+        job = self._job
+        forms = {self.source.format, formats.output_format(job.output, job.output_format) if job.output else ""}
+        if job.errors:
+            forms.add(self._errors_format())
+        return rows is None or rows > RECENT or len(forms) > 1 or not forms <= PLAIN
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether nothing is seen of the output before all of it is written: it is no pipe and no frame."""
+        return not self._frame and "-" not in (self._job.output, self._job.errors)
+
+    def write(self, settled: Callable[[int], int | None] | None = None) -> Written:
         """Write the output, once the reading pass is whole.
 
         Args:
-            going_on: Asked from time to time; once it says no, the old output stays.
+            settled: Tells how many rows have come to their end; see `export`.
 
         Raises:
             TryLater: There was no time for it.
             InputChanged: The input is no longer what the reading pass saw; the old output stays.
             StorageError: The output cannot be written; the old one stays.
+            BatchError: numpy is needed and cannot be loaded.
         """
         job = self._job
+        if self.takes_numpy(self.spool.count):
+            load()
         if _state(job.output) not in (None, self._there):
             raise StorageError(
                 f"{job.output} was replaced while the run went on; move it away, then: ails-batch export {job.output}"
@@ -210,7 +230,7 @@ class Alignment:
             sink.abort()
             raise
         before = self._written if self._goes_on else None
-        written = export(self.source, self.spool, self._journal, sink, self.view, errors, going_on, before)
+        written = export(self.source, self.spool, self._journal, sink, self.view, errors, settled, before)
         end = self.source.end()
         about = {
             "asked": self._asked,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -12,13 +13,8 @@ from .errors import BatchError, CallError, JobError, TryLater
 from .formats import Sink, Source
 from .journal import Journal, Recorded
 from .records import Answer, Attempt
-from .spool import RECORD, Spool, ids
+from .spool import NO_ID, Spool
 from .wires import Wire
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from .journal.index import Handles
 
 COLUMNS: dict[str, type] = {
     "response": str,
@@ -184,20 +180,6 @@ def _latency(attempts: Sequence[Attempt]) -> float | None:
     return round(attempts[-1].seconds, 3) if attempts else None
 
 
-def load() -> None:
-    """Load numpy, without which no output is written.
-
-    Raises:
-        BatchError: It cannot be loaded.
-    """
-    try:
-        import numpy  # noqa: F401
-    except ImportError as error:
-        reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
-        remedy = "mend its installation, or give this process more memory, and run the same command again"
-        raise BatchError(": ".join(["numpy cannot be loaded, without which no output is written", *reason, remedy])) from error
-
-
 def export(
     source: Source,
     spool: Spool,
@@ -205,7 +187,7 @@ def export(
     sink: Sink,
     view: View,
     errors: Sink | None = None,
-    going_on: Callable[[], bool] = lambda: True,
+    settled: Callable[[int], int | None] | None = None,
     written: Written | None = None,
 ) -> Written:
     """Write the output: one row for every selected row of the input, in its order.
@@ -217,7 +199,9 @@ def export(
         sink: Where rows go; committed here, once every row is in it.
         view: How answers are shown.
         errors: Where failed rows go once more, as they stand in the input; committed here, too.
-        going_on: Asked before every chunk; once it says no, the old output stays.
+        settled: Asked before every few rows with the position of the first of them among the selected rows, and in the end
+            with the count of all: waits until all rows up to there have come to their end, and says how many have, from the
+            first on; None when there is no time, and the old output stays. By default all have.
         written: What the sinks hold already, for the rows behind which the source's passes begin.
 
     Raises:
@@ -226,30 +210,27 @@ def export(
         StorageError: The output cannot be written; the old one stays.
         BatchError: Not one row out for every row in (a bug).
     """
-    load()
-    import numpy as np
-
     written, prefix = written or Written(), view.prefix
     nothing = dict.fromkeys(view.schema.columns) if view.explode and view.schema else {}
     problems = spool.problems(written.rows)
     trouble = next(problems, None)
-    records = _Records(spool.blocks(written.rows), journal)
+    records = _Records(spool, journal, settled or (lambda position: spool.count), written.rows)
     try:
-        for chunk in source.chunks():
-            if not going_on():
-                raise TryLater("the output is not written yet: that would have taken too long; ails-batch export writes it")
+        # While some are still waited for, others want the interpreter's lock every few milliseconds.
+        few = None if records.settled() == spool.count else FEW
+        for chunk in source.chunks(few):
+            records.settled()
             wanted, handles = records.below(chunk.first + len(chunk))
-            found = handles[handles >= 0]
+            found = [handle for handle in handles if handle >= 0]
             members: list[dict[str, Any]] = []
             for at in range(0, len(found), FEW):
                 members += several(journal.read_many(found[at : at + FEW]), view)
-            positions: list[int] = (wanted["number"].astype(np.int64) - chunk.first).tolist()
+            positions = [number - chunk.first for number, _ in wanted]
             if len(members) < len(positions):
                 known = iter(members)
                 members = []
-                asked: list[bool] = ids(wanted).any(axis=1).tolist()  # type: ignore[assignment]
-                for position, has_id, handle in zip(positions, asked, handles.tolist(), strict=True):
-                    if has_id:
+                for position, (_, name), handle in zip(positions, wanted, handles, strict=True):
+                    if name != NO_ID:
                         members.append(next(known) if handle >= 0 else failed("pending", NOT_ASKED))
                         continue
                     row = written.rows + len(members)
@@ -269,6 +250,7 @@ def export(
             sink.write(chunk, positions, members)
             if errors and failures:
                 errors.write(chunk, list(failures), [{}] * len(failures))
+        records.settled(spool.count)
         if written.rows != spool.count:
             raise BatchError(f"{written.rows} rows for {spool.count} selected ones: the output is not replaced")
         if errors:
@@ -286,26 +268,49 @@ class _Records:
     """The spool's records and what the journal knows of them, taken off in input order.
 
     Args:
-        blocks: The records.
-        journal: Is asked for a block at once: looking names up in sorted columns goes the faster the more they are.
+        spool: Has the records.
+        journal: Is asked for as many as have come to their end: looking names up in sorted columns goes the faster the more
+            they are.
+        settled: See `export`.
+        at: The position of the first record that is wanted.
     """
 
-    def __init__(self, blocks: Iterator[np.ndarray[Any, Any]], journal: Journal) -> None:
-        self._blocks = ((block, journal.find(ids(block))) for block in blocks)
-        self._rest = next(self._blocks, None)
+    def __init__(self, spool: Spool, journal: Journal, settled: Callable[[int], int | None], at: int) -> None:
+        self._spool = spool
+        self._journal = journal
+        self._settled = settled
+        self._at = at
+        self._block: list[tuple[int, bytes]] = []
+        self._handles: list[int] = []
+        self._used = 0
 
-    def below(self, number: int) -> tuple[np.ndarray[Any, Any], Handles]:
-        """Take off the records of all rows before `number`, with their handles."""
-        import numpy as np
+    def settled(self, position: int | None = None) -> int:
+        """How many rows have come to their end, once those up to a position have, by default that of the next record.
 
-        taken, handles = [np.empty(0, RECORD)], [np.empty(0, np.int64)]
-        while self._rest is not None:
-            block, found = self._rest
-            cut = int(np.searchsorted(block["number"], number))
-            taken.append(block[:cut])
-            handles.append(found[:cut])
-            if cut < len(block):
-                self._rest = block[cut:], found[cut:]
-                break
-            self._rest = next(self._blocks, None)
-        return np.concatenate(taken), np.concatenate(handles)
+        Raises:
+            TryLater: There was no time to wait for them.
+        """
+        count = self._settled(self._at if position is None else position)
+        if count is None:
+            raise TryLater("the output is not written yet: that would have taken too long; ails-batch export writes it")
+        return count
+
+    def below(self, number: int) -> tuple[list[tuple[int, bytes]], list[int]]:
+        """Take off the records of all rows before `number`, with their handles.
+
+        Raises:
+            TryLater: There was no time to wait for them.
+        """
+        taken: list[tuple[int, bytes]] = []
+        handles: list[int] = []
+        while True:
+            cut = bisect_left(self._block, (number,), self._used)  # before every record of that number
+            taken += self._block[self._used : cut]
+            handles += self._handles[self._used : cut]
+            self._at += cut - self._used
+            self._used = cut
+            if cut < len(self._block) or self._at == self._spool.count:
+                return taken, handles
+            self._block = self._spool.records(self._at, self.settled())
+            self._handles = self._journal.handles([name for _, name in self._block])
+            self._used = 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+from types import TracebackType
 
 from .errors import BatchError, Denied, Halted, Interrupted, RunRefused
 from .job import Job, share
@@ -67,23 +67,40 @@ class Stop:
         self.error, self.at = self.error or Interrupted(signum), self.at or monotonic()
         self.event.set()
 
-    @contextmanager
-    def ending(self, folder: Path) -> Iterator[None]:
+    def ending(self, folder: Path) -> Ending:
         """Whatever goes wrong inside ends the run in order: nothing more is sent, and the summary says why.
 
         Args:
             folder: Where storage failed that does not say where.
         """
-        try:
-            yield
-        except BatchError as error:
-            self.because(error)
-        except OSError as error:
-            self.because(storage(Path(error.filename or folder), error))
-        except KeyboardInterrupt:
-            self.interrupt(signal.SIGINT)
-        except Exception as error:
-            self.because(BatchError(f"a bug, please report it: {type(error).__name__}: {error}"))
+        return Ending(self, folder)
+
+
+class Ending:
+    """See `Stop.ending`; used again and again, twice a row, which a generator would make three times as slow."""
+
+    def __init__(self, stop: Stop, folder: Path) -> None:
+        self._stop = stop
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        """Nothing went wrong yet."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        """End the run for what went wrong, if anything did."""
+        if error is None:
+            return False
+        if isinstance(error, BatchError):
+            self._stop.because(error)
+        elif isinstance(error, OSError):
+            self._stop.because(storage(Path(error.filename or self._folder), error))
+        elif isinstance(error, KeyboardInterrupt):
+            self._stop.interrupt(signal.SIGINT)
+        elif isinstance(error, Exception):
+            self._stop.because(BatchError(f"a bug, please report it: {type(error).__name__}: {error}"))
+        else:
+            return False
+        return True
 
 
 class Judge:
@@ -108,6 +125,7 @@ class Judge:
         self._drop = drop
         self._lock = threading.Lock()
         self._withheld: list[Outcome] | None = []
+        self._kept_all = False
         self._denials = 0
         self._denied: list[tuple[Denied, Outcome]] = []
         self._answered = False
@@ -153,15 +171,21 @@ class Judge:
         if enough:
             self._stop.because(RunRefused(str(error)))
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether every outcome so far was kept, and all that follow will be, but for what is denied."""
+        return self._kept_all and not self._denied
+
     def close(self) -> None:
         """The input is at its end: what was withheld counts, and so does what was denied between answers."""
         with self._lock:
             withheld, self._withheld = self._withheld or [], None
-        if self._denied and not self._stop.event.is_set():
+            denied, self._denied = self._denied, []
+        if denied and not self._stop.event.is_set():
             if self._answered:
-                withheld += [outcome for _, outcome in self._denied]
+                withheld += [outcome for _, outcome in denied]
             else:
-                self._stop.because(RunRefused(str(self._denied[-1][0])))
+                self._stop.because(RunRefused(str(denied[-1][0])))
         if isinstance(self._stop.error, RunRefused):
             return
         for outcome in withheld:
@@ -198,6 +222,7 @@ class Judge:
             self._keep(earlier)
             self._finished += 1
             self._failed += 1
+        self._kept_all = True
         self._look_at_share()
         return True
 

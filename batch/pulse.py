@@ -13,17 +13,16 @@ import msgspec
 from .alignment import Alignment
 from .ended import spent
 from .errors import BatchError, Halted
-from .export import load
 from .job import Job
 from .journal import Journal
+from .journal.index import load
 from .judge import Stop
 from .pace import Pace
 from .signature import Stamps
 from .tally import Snapshot, Tally
 
-UNLOADED, UNCOUNTED = 0.15, 1.0
-"""Seconds before what writing the output takes is loaded, and before the input's rows are counted: the first requests shall
-not wait for either, and while they are waited for there is time."""
+UNCOUNTED = 1.0
+"""Seconds before the input's rows are counted, and numpy is loaded where they take it: the first requests shall not wait."""
 
 EVERY = 0.1
 """Seconds between two looks."""
@@ -96,11 +95,12 @@ class Pulse:
 
     def _prepare(self) -> None:
         """Do beside the requests what takes its time."""
-        if not self._home.wait(UNLOADED):
-            with self._stop.ending(self._journal.folder):
+        if self._home.wait(UNCOUNTED):
+            return
+        self._count()
+        with self._stop.ending(self._journal.folder):
+            if self._alignment.takes_numpy(self._estimate):
                 load()
-        if not self._home.wait(UNCOUNTED):
-            self._count()
 
     def _count(self) -> None:
         with contextlib.suppress(BatchError):  # the reading pass comes to the same place and says so

@@ -97,15 +97,20 @@ class Spool:
         self.count, self._told = about["rows"], about["told"]
         return dict(about)
 
-    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray[Any, Any]]:
-        """The records from `start` up to `stop`, by default to the end, in input order, some thousands at a time."""
-        left = (self.count if stop is None else stop) - start
+    def records(self, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """Number and id of the rows from `start` up to `stop`, in input order; of some thousands at most."""
+        with self._rows.open("rb") as file:
+            file.seek(start * _PACK.size)
+            return list(_PACK.iter_unpack(file.read(min(stop - start, BLOCK) * _PACK.size)))
+
+    def blocks(self, stop: int | None = None) -> Iterator[np.ndarray[Any, Any]]:
+        """The records up to `stop`, by default to the end, in input order, some thousands at a time."""
+        left = self.count if stop is None else stop
         if left <= 0:
             return
         import numpy as np
 
         with self._rows.open("rb") as file:
-            file.seek(start * _PACK.size)
             while left > 0 and (block := file.read(min(BLOCK, left) * _PACK.size)):
                 yield np.frombuffer(block, RECORD)
                 left -= BLOCK

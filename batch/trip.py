@@ -10,9 +10,10 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from datetime import datetime
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from .engines import Engine
 from .engines.threads import Threads
 from .errors import BatchError, Busy, Denied, Interrupted, JobError, TryLater
 from .export import Written
+from .flying import Flying
 from .formats.frame import Frame
 from .job import Job, dated
 from .journal import Journal
@@ -47,9 +49,15 @@ DRAIN = 30.0
 AFTER_SIGNAL = 10.0
 """Seconds that reading on and writing the output may take after a signal; what takes longer is left to `export`."""
 
-AHEAD = 0.01
-"""Seconds that reading on lets the first request go ahead, whose threads would else wait for the interpreter's lock each time
+AHEAD = 0.04
+"""Seconds that reading on lets the first requests go ahead, whose threads would else wait for the interpreter's lock each time
 that one wakes another, or comes back from the network."""
+
+REST = 0.5
+"""Seconds that writing the output beside the last requests rests, for each one that it has worked."""
+
+BESIDE = 0.02
+"""Seconds that writing the output beside the last requests rests at most, and between two looks at what it waits for."""
 
 LOG = logging.getLogger("batch")
 
@@ -129,6 +137,7 @@ class Trip:
             "identity": connection.identity,
             "model": connection.model,
         }
+        self.ending = stop.ending(self.journal.folder)
         self.tally = Tally(job.price)
         self.alignment = Alignment(job, self.asked, self.journal, self.tally, stack, frame, stop.event)
         self.pace = Pace(
@@ -153,11 +162,13 @@ class Trip:
         )
         self.judge = Judge(job, self.tally, stop, keep=self.journal.append, drop=self._drop)
         self.journal.on_durable = self._durable
-        self.flying: dict[int, bytes] = {}
+        self.flying = Flying()
         self.lost: type[BatchError] | tuple[()] = ()  # what leaves a row's mark where it is; only processes have it
         self.written: Written | None = None
         self.under_way = threading.Event()
         self.home = threading.Event()
+        self.rested = 0.0
+        self.went_ahead = False
         self.pulse = Pulse(
             job,
             self.begun,
@@ -192,9 +203,9 @@ class Trip:
 
     def _ask_prompts(self) -> None:
         engine = self._engine()
-        prompts = self.alignment.pending(self._has_time)
+        prompts = self.alignment.pending(self._reads_on)
         first: list[Prompt] = []
-        with self._ending():
+        with self.ending:
             if self.job.check_first:
                 self.alignment.look_through(self._has_time)
             first += islice(prompts, 1)
@@ -204,35 +215,76 @@ class Trip:
         if error and (in_vain or isinstance(error, JobError)):
             raise error
         self.journal.begin({"job": self.job.shown(), **self.asked})
-        with self._ending():
+        with self.ending:
             self.alignment.source.keep()
-            for prompt in first:
-                engine.put(prompt)
-                self.under_way.wait(AHEAD)
-            for prompt in prompts:
+            for prompt in chain(first, prompts):
                 engine.put(prompt)
         engine.finish()
         interrupted = isinstance(self.stop.error, Interrupted) and self._has_time()
         if interrupted and not self.alignment.reading.whole and self.alignment.source.size is not None:
             # An exception in its middle ended the pass; rows that are not asked any more have a place, too.
-            with self._ending():
+            with self.ending:
                 for _ in self.alignment.pending(self._has_time, Tally()):
                     pass
+        self._write_beside(engine)
         for _ in range(2):  # the second time for what an interrupt of the first one has left out there
-            with self._ending():
+            with self.ending:
                 self._drain(engine)
-        with self._ending():
+        self._keep_all()
+
+    def _keep_all(self) -> None:
+        """Nothing is out any more: what was withheld counts, and what was kept becomes durable."""
+        with self.ending:
             self.judge.close()
             if self.journal.failed is not None:  # perhaps after the pulse's last look
                 raise self.journal.failed
             self.journal.flush()
 
+    def _write_beside(self, engine: Engine) -> None:
+        """Write the output while the last answers are on their way, each row once it has come to its end.
+
+        Where anything is in the way, nothing has happened: it is written once all are home, and that says what is wrong.
+        """
+        if not self.alignment.reading.whole or not self.alignment.is_unseen:
+            return
+        with self.ending, contextlib.suppress(Exception):
+            while not self.judge.is_clear:
+                if engine.wait(BESIDE) or self.stop.event.is_set():
+                    return
+            self.journal.flush()  # what was withheld until then
+            self.written = self.alignment.write(partial(self._settled, engine))
+
+    def _settled(self, engine: Engine, position: int) -> int | None:
+        """How many rows have come to their end, once those up to this one have; None once that is in vain.
+
+        Before it looks, it rests for as long as its caller has worked, for the loop needs the interpreter's lock.
+        """
+        rest = (monotonic() - self.rested) * REST
+        while not self.home.is_set():
+            if engine.wait(min(rest, BESIDE)):
+                self._keep_all()
+                self.home.set()
+                break
+            settled = self.flying.settled
+            # Looked at after that: what has landed without an outcome has said why before.
+            if self.stop.event.is_set():
+                return None
+            if settled > position and self.judge.is_clear:
+                self.rested = monotonic()
+                return settled
+            rest = BESIDE
+        return self._all_rows()
+
+    def _all_rows(self) -> int | None:
+        """How many rows there are; None where they cannot be written, or not in time."""
+        return self.alignment.spool.count if self.journal.failed is None and self._has_time() else None
+
     def write_the_output(self) -> None:
         """Export, unless the input could not be read to its end."""
-        if not self.alignment.reading.whole or self.journal.failed is not None or self.stop.hard.is_set():
+        if self.written or not self.alignment.reading.whole or self.journal.failed is not None or self.stop.hard.is_set():
             return
         try:
-            self.written = self.alignment.write(self._has_time)
+            self.written = self.alignment.write(lambda _: self._all_rows())
         except TryLater as error:
             self.stop.because(error)
         except BrokenPipeError:
@@ -261,9 +313,6 @@ class Trip:
     def _show(self, now: Snapshot) -> None:
         self.telling.watch(now)
         self.watch(now)
-
-    def _ending(self) -> AbstractContextManager[None]:
-        return self.stop.ending(self.journal.folder)
 
     def _engine(self) -> Engine:
         job = self.job
@@ -298,14 +347,14 @@ class Trip:
 
     def _admitted(self, prompt: Prompt, again: Callable[[], object]) -> bool | None:
         admitted: bool | None = False
-        with self._ending():
+        with self.ending:
             admitted = self._take_off(prompt, again)
         return admitted  # noqa: RET504 (what goes wrong ends there)
 
     def _see_home(self, prompt: Prompt, work: Callable[[], Outcome | None]) -> bool:
         """Do what may bring a prompt to its end; False where it has not."""
         # Above all MemoryError: a thread that just died would keep its permit, and the run would wait for it.
-        with self._ending():
+        with self.ending:
             try:
                 end: Outcome | BatchError | None = work()
             except BatchError as error:
@@ -319,7 +368,7 @@ class Trip:
         """Take the permit that a row holds from now until its outcome is durable, or dropped; see `Pace.ask`."""
         admitted = self.pace.ask(again) if again else self.pace.acquire()
         if admitted:
-            self.flying[prompt.index] = prompt.id
+            self.flying.take_off(prompt)
         return admitted
 
     def _come_home(self, prompt: Prompt, end: Outcome | BatchError) -> None:
@@ -353,7 +402,7 @@ class Trip:
     def _durable(self, outcomes: list[Outcome]) -> None:
         self.tally.durable(outcomes)
         self.telling.durable(outcomes)
-        if landed := sum(self.flying.pop(outcome.index, None) is not None for outcome in outcomes):
+        if landed := sum(self.flying.land(outcome.index) is not None for outcome in outcomes):
             self.pace.release(landed)
 
     def _drop(self, outcome: Outcome) -> None:
@@ -361,12 +410,19 @@ class Trip:
 
     def _landed(self, index: int) -> None:
         """A row is in flight no longer; one that had landed before is no news."""
-        name = self.flying.pop(index, None)
+        name = self.flying.land(index)
         if name is None or self.home.is_set():  # the journal is closed by then, and what is out there keeps its mark
             return
         with contextlib.suppress(ValueError):  # closed between the look and the call
             self.journal.unmark(name)
         self.pace.release()
+
+    def _reads_on(self) -> bool:
+        """Whether there is time to read more, once what was read first is out."""
+        if self.flying and not self.went_ahead:
+            self.went_ahead = True
+            self.under_way.wait(AHEAD)
+        return self._has_time()
 
     def _has_time(self) -> bool:
         """Whether reading may go on: not for long after a signal, and once the run is stopping not on a pipe without an end."""

@@ -72,7 +72,7 @@ def test_a_fresh_run_sends_its_first_request_before_it_loads_numpy(tmp_path: Pat
 import sys
 import batch.pulse
 from batch.client import Client
-batch.pulse.UNLOADED = 60.0  # or a slow machine would be seen to load it beside the first request
+batch.pulse.UNCOUNTED = 60.0  # or a slow machine would be seen to load it beside the first request
 start, seen = Client.start, []
 def watched(self, *arguments, **options):
     seen.append("numpy" in sys.modules)
@@ -85,7 +85,7 @@ sys.exit(code or (seen[0] and "numpy was loaded before") or ("numpy" not in sys.
     source = tmp_path / "in.jsonl"
     source.write_text('{"prompt":"one"}\n{"prompt":"two"}\n')
     with Hostile() as server:
-        asked = ["run", str(source), "-o", str(tmp_path / "out.jsonl"), "--endpoint", server.url("good"), "--model", "m"]
+        asked = ["run", str(source), "-o", str(tmp_path / "out.csv"), "--endpoint", server.url("good"), "--model", "m"]
         secrets = {"AILS_API_KEY": KEY, "AILS_SECRET": SECRET}
         command = [sys.executable, "-c", code, *asked, "--protocol", "ails"]
         ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **secrets}, cwd=tmp_path)

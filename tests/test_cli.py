@@ -234,22 +234,42 @@ def test_an_edited_template_asks_again_and_the_old_answers_stay(cli: Command, pr
     assert [cli(*one, env=known(echo)).summary["requests"] for one in (first, other, first)] == [2, 2, 0]
 
 
-def test_a_broken_numpy_ends_a_run_soon_and_what_was_answered_is_kept(cli: Command, echo: Embedded, tmp_path: Path) -> None:
+@pytest.fixture
+def broken_numpy(tmp_path: Path) -> dict[str, str]:
     broken = tmp_path / "broken/numpy/__init__.py"
     broken.parent.mkdir(parents=True)
     broken.write_text('raise ImportError("much to read\\n\\nOriginal error was: libopenblas is not here\\n")\n')
+    return {"PYTHONPATH": str(broken.parent.parent)}
+
+
+def test_a_broken_numpy_ends_a_run_soon_and_what_was_answered_is_kept(
+    cli: Command, echo: Embedded, tmp_path: Path, broken_numpy: dict[str, str]
+) -> None:
     (tmp_path / "in.jsonl").write_text("".join(f'{{"prompt":"row {number}"}}\n' for number in range(300)))
-    asked = ("run", "in.jsonl", "-o", "out.jsonl")
-    ended = cli(*asked, "--rpm", "600", env={**known(echo), "PYTHONPATH": str(broken.parent.parent)})
+    asked = ("run", "in.jsonl", "-o", "out.csv")
+    ended = cli(*asked, "--rpm", "600", env=known(echo) | broken_numpy)
     assert ended.code == 70
-    assert (
-        "numpy cannot be loaded, without which no output is written: Original error was: libopenblas is not here" in ended.err
-    )
+    assert "numpy cannot be loaded, which this run needs: Original error was: libopenblas is not here" in ended.err
     assert "a bug" not in ended.err
     first = ended.summary["requests"]
     assert 0 < first < 100
     ended = cli(*asked, env=known(echo))
     assert (ended.code, ended.summary["ok"], ended.summary["requests"]) == (0, 300, 300 - first)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_some_thousand_rows_take_no_numpy(
+    cli: Command, echo: Embedded, tmp_path: Path, broken_numpy: dict[str, str], form: str
+) -> None:
+    lines = [f'{{"prompt":"row {number}"}}' if form == "jsonl" else f"row {number}" for number in range(300)]
+    lines[100:100] = ["nonsense", '"', '{"other":1}'] if form == "jsonl" else ["too,many"]
+    (tmp_path / f"in.{form}").write_text("\n".join([*(["prompt"] if form == "csv" else []), *lines, ""]))
+    asked = ("run", f"in.{form}", "-o", f"out.{form}", "--errors", f"failed.{form}")
+    ended = cli(*asked, env=known(echo) | broken_numpy)
+    assert (ended.code, ended.summary["ok"], ended.summary["rows"]) == (1, 300, len(lines)), ended.err
+    ended = cli(*asked, env=known(echo) | broken_numpy)  # an earlier run's rows are read from its journal
+    assert ended.code == 70
+    assert "numpy cannot be loaded, which this run needs" in ended.err
 
 
 def test_export_writes_a_lost_output_again_without_sending(cli: Command, prompts: Path, echo: Embedded, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def _make_room() -> None:
     if soft < FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard) if hard > 0 else FILES, hard))
     if 0 < hard < FILES:
-        from ..export import load
+        from ..journal.index import load
 
         load()  # connections may leave no descriptor to do it with
     # glibc raises this threshold as large blocks are freed and then keeps them: a third more memory at ten million rows.

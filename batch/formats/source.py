@@ -154,8 +154,11 @@ class Source:
         """The Arrow schema of a Parquet input; None for others."""
         return getattr(self._parts[0], "schema", None)
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, rows: int | None = None) -> Iterator[Chunk]:
         """The rows, in constant memory; may be called again and then reads the same bytes.
+
+        Args:
+            rows: The most rows in a chunk, where they are to be fewer than usual.
 
         Raises:
             InputError: What comes is no table; everything before it was yielded.
@@ -164,7 +167,7 @@ class Source:
         """
         first = self._before
         for part in self._parts:
-            for chunk in part.chunks(first, self._rows):
+            for chunk in part.chunks(first, min(rows or self._rows, self._rows)):
                 yield chunk
                 first = chunk.first + len(chunk)
         self._rows_read = first

@@ -23,7 +23,7 @@ from ..errors import BatchError, JobError
 from ..records import Outcome
 from . import frames
 from .frames import CODES, STATES, Recorded
-from .index import Index, Pass, handle
+from .index import Index, Pass, handle, load
 from .lock import Held, acquire, refusal, storage
 from .marks import MarkedRow, Marks, folder_of, held_by, holder, leftovers
 from .opening import cut, damaged, identity, new_name, refuse_foreign, start, start_over
@@ -233,26 +233,21 @@ class Journal:
         """
         return self.read_many([handle])[0]
 
-    def read_many(self, handles: Sequence[int] | Handles) -> list[Recorded]:
+    def read_many(self, handles: Iterable[int]) -> list[Recorded]:
         """The same for many handles, in their order; lines near each other are read together.
 
         Raises:
             JournalDamaged: A line is not what was written.
         """
-        if not len(handles):
-            return []
-        import numpy as np
-
-        offsets = np.asarray(handles, np.int64) >> 4
-        order = np.argsort(offsets, kind="stable")
+        offsets = [handle >> 4 for handle in handles]
+        order = sorted(range(len(offsets)), key=offsets.__getitem__)
         found: list[Recorded] = []
-        for places, lines in self._lines(offsets[order]):
+        for places, lines in self._lines([offsets[row] for row in order]):
             found += frames.answers(lines) or [self._parsed(*one) for one in zip(places, lines, strict=True)]
-        rows: list[int] = order.tolist()
-        if rows == list(range(len(rows))):
+        if order == list(range(len(order))):
             return found
-        records = dict(zip(rows, found, strict=True))
-        return [records[row] for row in range(len(rows))]
+        records = dict(zip(order, found, strict=True))
+        return [records[row] for row in range(len(order))]
 
     def _parsed(self, offset: int, line: bytes) -> Recorded:
         try:
@@ -260,10 +255,9 @@ class Journal:
         except ValueError:
             raise damaged(self.path, offset) from None
 
-    def _lines(self, offsets: npt.NDArray[np.int64]) -> Iterator[tuple[list[int], list[bytes]]]:
+    def _lines(self, starts: list[int]) -> Iterator[tuple[list[int], list[bytes]]]:
         """The lines that start at sorted offsets, and these, as many at a time as are read in one go."""
-        starts: list[int] = offsets.tolist()
-        lasts = _lasts(offsets)
+        lasts = _lasts(starts)
         at = 0
         while at < len(starts):
             start = starts[at]
@@ -448,6 +442,7 @@ class Journal:
                 self._checkpoint()
 
     def _replay(self, start: int, size: int) -> int:
+        load()
         from . import checkpoint
         from .replay import Replay
 
@@ -487,13 +482,12 @@ class Journal:
             os.close(self._descriptor)
 
 
-def _lasts(offsets: npt.NDArray[np.int64]) -> list[int]:
+def _lasts(offsets: list[int]) -> list[int]:
     """For each of sorted offsets the last one that can be reached from it without a gap."""
-    import numpy as np
-
-    gaps = np.diff(offsets) > GAP
-    ends = np.append(np.flatnonzero(gaps), len(offsets) - 1)
-    lasts: list[int] = offsets[ends[np.searchsorted(ends, np.arange(len(offsets)))]].tolist()
+    lasts = offsets.copy()
+    for at in range(len(offsets) - 2, -1, -1):
+        if offsets[at + 1] - offsets[at] <= GAP:
+            lasts[at] = lasts[at + 1]
     return lasts
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import BatchError
 from ..records import row_id
 from .frames import STATES
 
@@ -31,6 +32,20 @@ HANDLE, COUNT = 2, 3
 def handle(offset: int, code: int) -> int:
     """A line's place and what it says, in one number."""
     return offset << 4 | code
+
+
+def load() -> None:
+    """Load numpy, without which no more than `RECENT` rows are kept track of.
+
+    Raises:
+        BatchError: It cannot be loaded.
+    """
+    try:
+        import numpy  # noqa: F401
+    except ImportError as error:
+        reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
+        remedy = "mend its installation, or give this process more memory, and run the same command again"
+        raise BatchError(": ".join(["numpy cannot be loaded, which this run needs", *reason, remedy])) from error
 
 
 class Index:
