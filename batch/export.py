@@ -210,7 +210,9 @@ def export(
         StorageError: The output cannot be written; the old one stays.
         BatchError: Not one row out for every row in (a bug).
     """
-    written, prefix = written or Written(), view.prefix
+    # A copy: where this is let go of, what stands in the files is as it was.
+    written = msgspec.structs.replace(written, kinds=dict(written.kinds)) if written else Written()
+    prefix = view.prefix
     nothing = dict.fromkeys(view.schema.columns) if view.explode and view.schema else {}
     problems = spool.problems(written.rows)
     trouble = next(problems, None)

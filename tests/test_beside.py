@@ -121,6 +121,24 @@ def test_a_run_that_is_stopped_meanwhile_writes_what_there_is_once_all_are_home(
         assert run(server, 1000).requests == 24
 
 
+def test_the_same_where_rows_were_appended_to_what_an_earlier_run_has_written(folder: Path) -> None:
+    stop = Stop()
+
+    def rule(messages: Messages) -> str:
+        if number(messages) >= 1460:
+            once(lambda: len(part()) >= 1300 or stop.event.is_set())
+            stop.because(Interrupted(signal.SIGTERM))
+        return f"re: {number(messages)}"
+
+    with Ruled(rule) as server:
+        assert run(server, 500).ok == 500
+        summary = run(server, 1500, stop)
+        rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+        assert [row["response"] for row in rows] == [f"re: {row}" for row in range(1476)] + [""] * 24
+        assert (summary.rows, summary.ok, summary.pending) == (1500, 1476, 24)
+        assert run(server, 1500).requests == 24
+
+
 def test_what_cannot_be_written_meanwhile_is_told_in_the_end_and_nothing_is_lost(folder: Path) -> None:
     def rule(messages: Messages) -> str:
         if number(messages) == 999:
