@@ -257,7 +257,7 @@ class Trip:
     def _settled(self, engine: Engine, position: int) -> int | None:
         """How many rows have come to their end, once those up to this one have; None once that is in vain.
 
-        Before it looks, it rests for as long as its caller has worked, for the loop needs the interpreter's lock.
+        Before it looks, it rests for a share of the time that its caller has worked, for the loop needs the interpreter's lock.
         """
         rest = (monotonic() - self.rested) * REST
         while not self.home.is_set():
