@@ -53,12 +53,13 @@ def together(fault: Try, finish: Try) -> Try:
 
 
 def killed_at_the_end(arena: Arena, tries: int) -> Iterator[Try]:
-    """SIGKILL while the output is written: the last request has been answered."""
+    """SIGKILL while the output is written: beside the last requests, and behind them."""
     for number in range(tries):
+        rng = arena.rng("end", number)
         story = Story(arena, f"end-{number}", 400, wait=0)
         run = story.start()
-        if story.until_asked(run, 400):
-            time.sleep(arena.rng("end", number).uniform(0.0, 0.08))
+        if story.until_asked(run, rng.randrange(352, 401)):
+            time.sleep(rng.uniform(0.0, 0.04))
         run.kill()
         yield together(story.judge(story.end(run), frozenset({-signal.SIGKILL, 0})), story.finish())
 
