@@ -77,7 +77,7 @@ class Stop:
 
 
 class Ending:
-    """See `Stop.ending`; used again and again, twice a row, which a generator would make three times as slow."""
+    """See `Stop.ending`; used again and again, twice a row, and several times as fast as a generator with `contextmanager`."""
 
     def __init__(self, stop: Stop, folder: Path) -> None:
         self._stop = stop

@@ -6,7 +6,6 @@ import json
 import random
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from batch.judge import Stop
 from batch.records import Prompt
 
 from .rules import Ruled
+from .waiting import until
 
 Messages = list[dict[str, Any]]
 
@@ -51,19 +51,12 @@ def part() -> list[str]:
     return []
 
 
-def once(true: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 20
-    while not true() and time.monotonic() < end:
-        time.sleep(0.01)
-    return true()
-
-
 def test_rows_are_written_while_the_last_answer_is_waited_for(folder: Path) -> None:
     seen: list[int] = []
 
     def rule(messages: Messages) -> str:
         if number(messages) == 999:
-            once(lambda: len(part()) >= 800)
+            until(lambda: len(part()) >= 800)
             seen.append(len(part()))
         return f"re: {number(messages)}"
 
@@ -108,7 +101,7 @@ def test_a_run_that_is_stopped_meanwhile_writes_what_there_is_once_all_are_home(
 
     def rule(messages: Messages) -> str:
         if number(messages) >= 960:  # sixteen of them at once, and the others are not sent any more
-            once(lambda: len(part()) >= 800 or stop.event.is_set())
+            until(lambda: len(part()) >= 800 or stop.event.is_set())
             stop.because(Interrupted(signal.SIGTERM))
         return f"re: {number(messages)}"
 
@@ -126,7 +119,7 @@ def test_the_same_where_rows_were_appended_to_what_an_earlier_run_has_written(fo
 
     def rule(messages: Messages) -> str:
         if number(messages) >= 1460:
-            once(lambda: len(part()) >= 1300 or stop.event.is_set())
+            until(lambda: len(part()) >= 1300 or stop.event.is_set())
             stop.because(Interrupted(signal.SIGTERM))
         return f"re: {number(messages)}"
 
@@ -142,7 +135,7 @@ def test_the_same_where_rows_were_appended_to_what_an_earlier_run_has_written(fo
 def test_what_cannot_be_written_meanwhile_is_told_in_the_end_and_nothing_is_lost(folder: Path) -> None:
     def rule(messages: Messages) -> str:
         if number(messages) == 999:
-            once(lambda: len(part()) >= 800)
+            until(lambda: len(part()) >= 800)
             Path("out.jsonl").write_text("somebody else's\n")
         return f"re: {number(messages)}"
 
@@ -175,6 +168,6 @@ def test_a_loop_calls_nobody_before_it_is_begun() -> None:
     loop: Loop[int] = Loop(lambda item: None, lambda item, under: None, lambda: called.append(True))
     assert not called
     loop.begin()
-    assert once(lambda: bool(called))
+    assert until(lambda: bool(called))
     loop.close()
     loop.join(10)

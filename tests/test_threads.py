@@ -20,14 +20,7 @@ from batch.signature import Credentials
 from batch.wires import WIRES
 
 from .hostile import KEY, SECRET, Hostile
-
-
-def until(true: Callable[[], bool]) -> bool:
-    """Wait until it is true; False when half a minute was not enough."""
-    end = time.monotonic() + 30
-    while not true() and time.monotonic() < end:
-        time.sleep(0.001)
-    return true()
+from .waiting import until
 
 
 def prompt(index: int) -> Prompt:
